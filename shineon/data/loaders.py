@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['picture_names', 'picture_rows', 'show_pictures', 'ClipDL', 'clip_loaders']
 
-# %% ../../nbs/data/14_loaders.ipynb #ad52698d
+# %% ../../nbs/data/14_loaders.ipynb #32121176
 import shineon
 import matplotlib.pyplot as plt
 import numpy as np
 from fastai.data.core import DataLoaders, TfmdDL
+from fastai.torch_core import default_device
 from torch import Tensor
 
 from .clips import Clips, ClipReader
@@ -60,7 +61,7 @@ class ClipDL(TfmdDL):
         "Draw the parts of some clips side by side"
         return show_pictures(*picture_rows((b or self.one_batch())[0], names, max_n, all_frames))
 
-# %% ../../nbs/data/14_loaders.ipynb #e9b78f79
+# %% ../../nbs/data/14_loaders.ipynb #58a678e6
 def clip_loaders(
     train:list[Video], # videos to train on
     valid:list[Video], # videos to validate on; may be empty
@@ -74,4 +75,4 @@ def clip_loaders(
     "Loaders of training and validation clips"
     dl = lambda videos, **kw: ClipDL(Clips(videos, reader, n_frames_total), bs=batch_size, num_workers=workers, **kw)
     full = batch_size <= sum(len(v.frames) for v in train) # a last batch of one clip would upset batch norm
-    return DataLoaders(dl(train, shuffle=not no_shuffle, drop_last=full), dl(valid, shuffle=False), device=device)
+    return DataLoaders(dl(train, shuffle=not no_shuffle, drop_last=full), dl(valid, shuffle=False), device=device or default_device())

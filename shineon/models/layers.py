@@ -27,7 +27,7 @@ def activation(
     if name not in ACTIVATIONS: raise OptionError(f'no activation is called {name!r}', do=f'Choose one of {", ".join(ACTIVATIONS)}')
     return ACTIVATIONS[name]()
 
-# %% ../../nbs/models/20_layers.ipynb #4800251f
+# %% ../../nbs/models/20_layers.ipynb #0478bd5f
 class SelfAttention(nn.Module):
     "Self-attention over all places of a feature map, with a learned gate (Zhang et al. 2019)"
     def __init__(self,
@@ -42,8 +42,8 @@ class SelfAttention(nn.Module):
         x:Tensor, # features, `(b c h w)`
     ) -> Tensor: # features, shape of `x`
         "Add to each place what it finds by looking at all others"
-        q,k,v = (conv(x).flatten(2).transpose(1,2)[:,None] for conv in (self.query, self.key, self.value)) # (b 1 h*w c/8), for v c
-        q,k = (F.pad(o, (0, v.shape[-1]-o.shape[-1])) for o in (q,k)) # (b 1 h*w c)
+        rows = lambda conv: F.pad(conv(x).flatten(2).mT[:,None], (0, x.shape[1]-conv.out_channels)).contiguous() # (b 1 h*w c)
+        q,k,v = map(rows, (self.query, self.key, self.value)) # (b 1 h*w c) each
         out = F.scaled_dot_product_attention(q, k, v, scale=1.) # (b 1 h*w c)
         return x + self.gamma*out[:,0].transpose(1,2).reshape(x.shape) # (b c h w)
 
