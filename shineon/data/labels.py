@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['lip_names', 'LIP', 'clothes_ids', 'keep_ids', 'coco_names', 'COCO', 'coco_limbs', 'densepose_names', 'DENSEPOSE',
-           'CHANNELS', 'person_names', 'cloth_names', 'lip_ids', 'swap_sides', 'palette', 'n_channels']
+           'CHANNELS', 'person_names', 'cloth_names', 'model_synonyms', 'lip_ids', 'swap_sides', 'palette',
+           'n_channels']
 
 # %% ../../nbs/data/10_labels.ipynb #df77b44d
 import numpy as np
@@ -66,3 +67,6 @@ def n_channels(
 ) -> int: # channels of all of them joined
     "Channels of some inputs"
     return sum(CHANNELS[n] for n in names)
+
+# %% ../../nbs/data/10_labels.ipynb #f0b84744
+model_synonyms = dict(gmm='warp', unet_mask='unet', tom='unet') # other names -> the name used here
