@@ -48,16 +48,18 @@ def environment(
                 git=dict(commit=_git('rev-parse', 'HEAD'), uncommitted=bool(changes) if changes is not None else None),
                 python=platform.python_version(), platform=platform.platform(), packages={p: _version(p) for p in _packages})
 
-# %% ../nbs/02_experiment.ipynb #94421f94
+# %% ../nbs/02_experiment.ipynb #9ed2d1ff
 _run_files = ('params.yaml', 'environment.json', 'metrics.json', 'checkpoints', 'tensorboard')
 
 def run_folder(
     name:str, # of the run; a name with the time is made up when empty
     experiments_dir:str|Path='experiments', # where runs lie
     kind:str='run', # begins a made-up name
-    overwrite:bool=False, # throw away a run of this name
-) -> Path: # the folder, not made yet
+    overwrite:bool=False, # a run of this name will be thrown away
+    temporary:bool=False, # a run without a name goes to a temporary folder
+) -> Path: # the folder; nothing in it is touched
     "Folder of a new run; `OptionError` if there is a run of that name"
+    if temporary and not name: experiments_dir = tempfile.mkdtemp(prefix='shineon-')
     folder = inside(experiments_dir, name or f'{kind}_{datetime.now():%Y%m%d-%H%M%S}')
     if folder.resolve() == Path(experiments_dir).resolve(): raise OptionError(f'name "{name}" names no folder', do='Use a plain name')
     if (folder/'params.yaml').exists() and not overwrite:
@@ -65,20 +67,15 @@ def run_folder(
     return folder
 
 def open_run(
-    params:dict, # every option of the run, `name`, `experiments_dir`, `seed` and `overwrite` among them
-    kind:str='run', # begins a made-up name
+    folder:Path, # from `run_folder`; made, and an earlier run in it thrown away
+    params:dict, # every option of the run, `seed` among them
     device:str='cpu', # where it computes
-    temporary:bool=False, # a run without a name goes to a temporary folder
-) -> Path: # the run's folder, with `params.yaml` and `environment.json` in it
-    "Start a run: make its folder and record what it was given and what it runs on"
-    p = dict(name='', experiments_dir='experiments', overwrite=False, seed=0) | params
-    root = tempfile.mkdtemp(prefix='shineon-') if temporary and not p['name'] else p['experiments_dir']
-    folder = run_folder(p['name'], root, kind, p['overwrite'])
+):
+    "Start a run: record in its folder what it was given and what it runs on"
     for old in _run_files:
         shutil.rmtree(folder/old) if (folder/old).is_dir() else (folder/old).unlink(missing_ok=True)
-    write_json(folder/'environment.json', environment(p['seed'], device))
+    write_json(folder/'environment.json', environment(params['seed'], device))
     with replacing(folder/'params.yaml') as f: f.write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True), encoding='utf8')
-    return folder
 
 def write_json(
     path:str|Path, # file to write

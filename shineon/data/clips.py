@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['ClipReader', 'Clips']
 
-# %% ../../nbs/data/13_clips.ipynb #5a369957
+# %% ../../nbs/data/13_clips.ipynb #43d1013a
 from pathlib import Path
 
 import numpy as np, torch
 from torch import Tensor
 
-from ..safe import DataError, OptionError
+from ..safe import DataError, OptionError, at_least
 from .labels import cloth_names
 from .layouts import Video, needed_files
 from .represent import (Placing, agnostic, cloth_mask, densepose, fit_cloth, im_cloth, pose_maps, read_flo,
                                     read_keypoints, read_picture, to_tensor)
 
-# %% ../../nbs/data/13_clips.ipynb #4cb0c757
+# %% ../../nbs/data/13_clips.ipynb #0cf20d8c
 class ClipReader:
     "Reads `n` frames of a video into a dict of tensors"
     def __init__(self,
@@ -31,6 +31,8 @@ class ClipReader:
         warped:bool=False, # read warped garments from the layout's `warp_cloth_dir`
         training:bool=True, # cut the garment out of the frame as the warp's target
     ):
+        at_least(1, fine_height=fine_height, fine_width=fine_width)
+        at_least(0, radius=radius)
         for n in cloth_inputs:
             if n not in cloth_names: raise OptionError(f'cloth_inputs: unknown input "{n}"', do=f'Choose from {", ".join(cloth_names)}')
         self.kinds = needed_files(person_inputs, flow_warp, warped, training)
@@ -98,7 +100,7 @@ def _cloth(self:ClipReader, path, n): # the product photo, n times
 
 ClipReader._person, ClipReader._cloth = _person, _cloth
 
-# %% ../../nbs/data/13_clips.ipynb #17744785
+# %% ../../nbs/data/13_clips.ipynb #1447c805
 class Clips:
     "A data set with one clip ending at each frame of some videos"
     def __init__(self,
@@ -106,7 +108,7 @@ class Clips:
         reader:ClipReader, # how to read them
         n_frames_total:int=1, # frames of a clip
     ):
-        if n_frames_total < 1: raise OptionError(f'n_frames_total is {n_frames_total}', do='Give 1 or more')
+        at_least(1, n_frames_total=n_frames_total)
         self.videos, self.reader, self.n = videos, reader, n_frames_total
         self.ends = np.cumsum([len(v.frames) for v in videos])
     def __len__(self): return int(self.ends[-1]) if len(self.ends) else 0

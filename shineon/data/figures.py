@@ -119,41 +119,47 @@ def pixels(self:Placed,
     near = f(self.z + self.part.lift*self.head_px) + t*f(self.dz) + self.rz[k]*cap*np.sqrt(1 - sin*sin)
     return (rows+y0)*w + cols+x0, tau, np.arcsin(sin) - self.delta[k], alpha.clip(0,1), near, sin
 
-# %% ../../nbs/data/17_figures.ipynb #e7685937
+# %% ../../nbs/data/17_figures.ipynb #502b7310
 def _colours(hexes): return np.array([[int(o[k:k+2],16) for k in (0,2,4)] for o in hexes.split()], float)
 
-_skins = _colours('f6d3bd eec1a2 e0aa86 c98d66 a86e4b 7f5138 f3c9ad 5e3a29')
+def _pick(rng, options, k): # one of them: by chance, or taking turns when `k` counts
+    j = rng.integers(len(options)) # drawn in both cases, so that all else stays the same
+    return options[j if k is None else k % len(options)]
+
+_skins = _colours('f6d3bd a86e4b e0aa86 f3c9ad 5e3a29 eec1a2 c98d66 7f5138')
 _hairs = _colours('2b211e 4a3222 6e4a2f a8763e d8b06a 8c3b1f 1b1b22 8a8078')
 _lowers = _colours('2e3a52 3f5876 23242b 6b6f78 c9b99a 5a4636 7d8f69 e4e0d8 59334a')
 _shoes = _colours('f2f0ec 2a2a2e 7a4b2c b3363a 3d5a80')
 
 def random_body(
     rng:np.random.Generator, # source of chance
+    k:int|None=None, # number of the person: sex, skin and hair take turns, so that a few people are a varied few
 ) -> dict: # height in heads, proportions (1 is average), colours, hair style, lower garment
     "Somebody"
-    woman,u = rng.random() < .55, rng.uniform
+    woman,u = _pick(rng, [True,False], k), rng.uniform
+    style = _pick(rng, ['long','bob','bun','long','short'] if woman else ['short','crop','short'], k and k//2)
     body = dict(height=u(7.2,7.8), shoulders=(.88 if woman else 1.04)*u(.96,1.05), waist=(.88 if woman else 1.05)*u(.94,1.1),
                 hips=(1.03 if woman else .97)*u(.96,1.06), limbs=(.92 if woman else 1.05)*u(.94,1.06),
-                hair=str(rng.choice(['long','bob','bun','long','short'] if woman else ['short','crop','short'])),
-                lower=str(rng.choice(['trousers','skirt','shorts','trousers'] if woman else ['trousers','shorts','trousers'])))
-    for name,colours in dict(skin=_skins, hair_rgb=_hairs, lower_rgb=_lowers, shoe_rgb=_shoes).items():
-        body[name] = (rng.choice(colours) + u(-6,6,3)).clip(8,250)
-    body['lips'] = body['skin']*[.86,.6,.62] + (np.array([20,0,4]) if woman else 0)
+                hair=style, lower=_pick(rng, ['trousers','skirt','shorts','trousers'] if woman else ['trousers','shorts','trousers'], None))
+    for name,colours,turn in (('skin',_skins,k), ('hair_rgb',_hairs,None), ('lower_rgb',_lowers,None), ('shoe_rgb',_shoes,None)):
+        body[name] = (_pick(rng, colours, turn) + u(-6,6,3)).clip(8,250).astype(np.float32)
+    body['lips'] = body['skin']*np.float32([.86,.6,.62]) + np.float32([20,0,4])*woman
     return body
 
-# %% ../../nbs/data/17_figures.ipynb #aa918d92
+# %% ../../nbs/data/17_figures.ipynb #31996f7d
 def random_motion(
     rng:np.random.Generator, # source of chance
+    k:int|None=None, # number of the motion: kinds and framing take turns
 ) -> dict: # angles in radians, times in seconds
     "A way to walk, to turn and to move the arms"
-    kind,u = str(rng.choice(['walk','turn','lift','turn'])), rng.uniform
+    kind,u = _pick(rng, ['turn','walk','lift','turn'], k), rng.uniform
     stride,swing = (u(.25,.4), u(.3,.5)) if kind != 'lift' else (.08, .1)
     return dict(kind=kind, stride=stride, swing=swing, pace=u(.8,1.1), phase=u(0,6.28),
                 turn=dict(walk=.15, turn=.85, lift=.3)[kind]*u(.8,1), turn_time=u(1.8,2.8), turn_phase=u(0,6.28), glance=u(-.15,.15),
-                lift=u(.5,1) if kind == 'lift' else 0., lift_side=str(rng.choice(['left','right','left right'])), lift_time=u(1.6,2.4),
-                spread=u(.14,.24), elbow=u(.15,.45), zoom=float(rng.choice([1.,1.4,1.4]))) # whole person, or to the knees
+                lift=u(.5,1) if kind == 'lift' else 0., lift_side=_pick(rng, ['left','right','left right'], None), lift_time=u(1.6,2.4),
+                spread=u(.14,.24), elbow=u(.15,.45), zoom=_pick(rng, [1.4,1.4,1.], k)) # whole person, or to the knees
 
-# %% ../../nbs/data/17_figures.ipynb #d966a91a
+# %% ../../nbs/data/17_figures.ipynb #17c8e306
 def _aim(side, spread, swing): # direction of a limb: hanging down, moved `spread` to its side and `swing` forward
     return np.stack([side*np.sin(spread)*np.ones_like(swing), np.cos(spread)*np.cos(swing), np.cos(spread)*np.sin(swing)], -1)
 
@@ -166,7 +172,8 @@ def _trunk_joints(P, step): # spine, head and hair
     P['waist'] = np.stack([.05*np.sin(step), 0*step, 0*step], -1)
     P['nape'] = .7*P['waist'] + _seen((0,1.2,0), P['chest'])
     for name,start,turn,v in (('crotch','waist','hips',(0,3.95,0)), ('skirt-top','waist','hips',(0,2.85,0)), ('skirt-end','waist','hips',(0,5.3,0)),
-                              ('throat','nape','chest',(0,.2,.02)), ('jaw','nape','face',(0,-.4,.04)), ('chin','nape','face',(0,-.22,.1)), ('crown','nape','face',(0,-1.22,.1)),
+                              ('throat','nape','chest',(0,.2,.02)), ('jaw','nape','face',(0,-.4,.04)),
+                              ('chin','nape','face',(0,-.22,.1)), ('crown','nape','face',(0,-1.22,.1)),
                               ('hair-up','crown','face',(0,-.05,0)), ('hair-top','crown','face',(0,.4,-.12)), ('hair-mid','crown','face',(0,1.02,-.12)),
                               ('hair-end','crown','chest',(0,1.75,-.22)), ('bun','crown','face',(0,.02,-.2)), ('bun-top','crown','face',(0,-.06,-.22))):
         P[name] = P[start] + _seen(v, P[turn])
@@ -210,19 +217,22 @@ def pose(
     place = lambda v: np.stack([v[:,0]*px + (width-1)/2, (v[:,1] - sole)*px + floor, v[:,2]*px], -1)
     return {k:v if k in turns else place(v) for k,v in P.items()} | dict(head_px=px)
 
-# %% ../../nbs/data/17_figures.ipynb #46be9e50
+# %% ../../nbs/data/17_figures.ipynb #84b0c075
 _dyes = _colours('d7263d f46036 ffb400 2e9e5b 1b998b 2274a5 3d3a8c 7b2d8b e85d9e e9e4d8 22252b 7fb3d5 b5651d 9fc131')
 _flat = profile((0,.30,0),(.05,.52,0),(.10,.74,0),(.14,.84,0),(.22,.84,0),(.5,.80,0),(1,.86,0))[:,0].astype(np.float32) # half a flat shirt
 
 def random_style(
     rng:np.random.Generator, # source of chance
+    k:int|None=None, # number of the garment: kinds and patterns take turns
 ) -> dict: # kind, length of the sleeves and of the whole, neckline, pattern, three colours
     "How a garment is cut and printed"
-    kind = str(rng.choice(['short','long','tank','short']))
-    return dict(kind=kind, dyes=rng.permutation(_dyes)[:3], sleeve=dict(short=rng.uniform(.3,.46), long=rng.uniform(.9,.97), tank=0)[kind],
-                hem=rng.uniform(.84,.97), neck=str(rng.choice(['crew','v','scoop'])), ease=rng.uniform(.05,.1), pitch=rng.uniform(.16,.3),
-                pattern=str(rng.choice(['stripes','checks','dots','gradient','letters','logo','bars','band'])),
-                word=str(rng.choice(['NEO','LUX','SKY','42','ZEN','POP','ART','GO'])))
+    kind = _pick(rng, ['short','long','tank','long','short'], k)
+    dyes = rng.permutation(_dyes)[:6]
+    dyes = dyes[np.argsort(-np.abs(dyes - dyes[0]).sum(-1), kind='stable')] # the print stands out from the cloth, `dyes[-1]`
+    return dict(kind=kind, dyes=dyes[[-1,0,1]], sleeve=dict(short=rng.uniform(.3,.46), long=rng.uniform(.9,.97), tank=0)[kind],
+                hem=rng.uniform(.84,.97), neck=_pick(rng, ['crew','v','scoop'], None), ease=rng.uniform(.05,.1), pitch=rng.uniform(.16,.3),
+                pattern=_pick(rng, ['stripes','letters','dots','checks','logo','bars','gradient','band'], k),
+                word=_pick(rng, ['NEO','LUX','SKY','42','ZEN','POP','ART','GO'], None))
 
 def _fold(theta): # -1 at the right side, 0 in front and behind, 1 at the left side
     return np.arcsin(np.sin(theta).clip(-1,1))*np.float32(2/np.pi)
@@ -243,13 +253,13 @@ class Garment:
         self.arm,self.cuff = 2.15*self.uy, (.34*self.ux, .17*self.ux) # length of a full sleeve, its half width at shoulder and wrist
         self.photo,self.front = self._paint()
 
-# %% ../../nbs/data/17_figures.ipynb #f39e3e25
+# %% ../../nbs/data/17_figures.ipynb #afb19235
 @patch
 def sleeve_axis(self:Garment,
     side:int, # 1 for the person's left, -1 for the right
 ) -> tuple: # x, y of its start; x, y of its direction
     "Where a sleeve lies in the photo"
-    return self.cx + side*.66*self.ux, self.top + .155*self.tall + .1*self.ux, side*np.cos(self.angle), np.sin(self.angle)
+    return self.cx + side*.66*self.ux, self.top + .155*self.tall + .1*self.ux, side*float(np.cos(self.angle)), float(np.sin(self.angle))
 
 @patch
 def place(self:Garment,
@@ -343,7 +353,7 @@ def _paint(self:Garment): # the photo `(h w 3)` uint8, and what can be worn in f
     front = np.concatenate([colour*worn[...,None], worn[...,None]], -1)
     return np.round(photo).astype(np.uint8), front.astype(np.float32).reshape(-1,4)
 
-# %% ../../nbs/data/17_figures.ipynb #49a59194
+# %% ../../nbs/data/17_figures.ipynb #0f1f5cf5
 def _face(body): # the head's front: rows from crown to chin, columns from theta -pi/2 to pi/2; `(64*64 3)`
     S,skin,hair = 256,body['skin'],body['hair_rgb']
     rgb = lambda v: tuple(np.clip(v,0,255).astype(int).tolist())
@@ -352,7 +362,7 @@ def _face(body): # the head's front: rows from crown to chin, columns from theta
     for side in (-1,1):
         c,e = ((side*th/np.pi + .5)*S for th in (.60,.42))
         d.ellipse((c-24,156,c+24,188), fill=rgb(skin*[1,.93,.91])) # cheek
-        d.ellipse((e-19,122,e+19,146), fill=(246,243,240)) # eye
+        d.ellipse((e-19,122,e+19,146), fill=rgb(172 + skin*.3)) # eye
         d.ellipse((e-10,123,e+10,145), fill=rgb(hair*.4 + 20))
         d.chord((e-21,117,e+21,151), 200, 340, fill=rgb(skin*.5)) # lid
         d.arc((e-26,98,e+26,138), 215, 325, fill=rgb(hair*.55 + skin*.15), width=8) # brow
@@ -369,10 +379,9 @@ def _sample(picture, w, x, y): # bilinear samples at pixels x, y of a flat pictu
     top,low = top + (picture[k+1] - top)*fx, low + (picture[k+w+1] - low)*fx
     return top + (low - top)*fy
 
-# %% ../../nbs/data/17_figures.ipynb #a4608371
+# %% ../../nbs/data/17_figures.ipynb #256cfaa6
 def _dp(*names): return tuple(DENSEPOSE[n] for n in names)
 def _wider(outline, k, more): return outline*k + more
-_hidden = dict(layer=-1, lift=-.6) # legs are painted first, and lie under whatever hangs over them
 
 def _trunk_parts(body, style):
     sh,wa,hi,limbs,skin,low = (body[k] for k in ('shoulders','waist','hips','limbs','skin','lower_rgb'))
@@ -386,20 +395,24 @@ def _trunk_parts(body, style):
     colour = lambda tau,theta: (_mix(np.clip((tau-.56)*60, 0, 1), low, skin), np.clip((1.15 - tau)*5, 0, 1)) # fades into the legs
     neck = lambda tau,theta: (skin*(.82 + .18*np.clip(1.6*tau-.3, 0, 1))[:,None], 1) # in the chin's shadow
     both = dict(dp=_dp('torso-front','torso-back'))
-    parts = [Part('torso', ('nape','crotch'), trunk, colour, lambda tau,theta: np.where(tau > .568, legs, bare(theta)), turn=('chest','hips'), caps=(0,.3), **both),
-             Part('neck', ('jaw','throat'), profile((0,.19*limbs,.19*limbs),(.6,.195*limbs,.2*limbs),(1,.26*limbs,.22*limbs)), neck, LIP['face'], turn=('face','chest'), caps=(0,.5), lift=.02, **both),
+    parts = [Part('torso', ('nape','crotch'), trunk, colour, lambda tau,theta: np.where(tau > .568, legs, bare(theta)),
+                  turn=('chest','hips'), caps=(0,.3), **both),
+             Part('neck', ('jaw','throat'), limbs*profile((0,.19,.19),(.6,.195,.2),(1,.26,.22)), neck, LIP['face'],
+                  turn=('face','chest'), caps=(0,.5), lift=.02, **both),
              Part('shirt', ('nape','crotch'), shirt, None, LIP['upper-clothes'], turn=('chest','hips'), caps=(0,0), gloss=.16, piece='torso', lift=.03, **both)]
-    if legs == LIP['skirt']:
-        parts.append(Part('skirt', ('skirt-top','skirt-end'), profile((0,.68*hi,.42*hi),(.3,.80*hi,.5*hi),(1,.92*hi,.62*hi)), low, legs, caps=(0,0), layer=-1, lift=-.2))
-    return parts
+    skirt = Part('skirt', ('skirt-top','skirt-end'), hi*profile((0,.68,.42),(.3,.8,.5),(1,.92,.62)), low, legs, caps=(0,0), layer=-1, lift=-.2)
+    return parts + [skirt]*(legs == LIP['skirt'])
 
-# %% ../../nbs/data/17_figures.ipynb #f81893ba
+# %% ../../nbs/data/17_figures.ipynb #db9d1900
+_skull = profile((0,0,0),(.02,.12,.14),(.06,.2,.24),(.15,.29,.35),(.3,.355,.43),(.45,.37,.45),
+                 (.6,.36,.43),(.74,.315,.39),(.86,.245,.33),(.94,.17,.25),(.98,.1,.16),(1,0,0)) # from crown to chin
+_locks = dict(long=('hair-end', profile((0,.36,.2),(.3,.43,.22),(.7,.46,.2),(1,.36,.16)), 'chest'),
+              bob=('hair-mid', profile((0,.36,.3),(.5,.44,.3),(1,.42,.25)), 'face')) # where loose hair ends, its outline, what it follows
 _hairlines = dict(crop=(.2,.42), short=(.24,.55), bob=(.2,.98), long=(.2,.98), bun=(.2,.62)) # how far down hair reaches: on the forehead, behind
 
 def _head_parts(body):
     face,skin,hair,style = _face(body), body['skin'], body['hair_rgb'], body['hair']
-    skull = profile((0,0,0),(.02,.12,.14),(.06,.2,.24),(.15,.29,.35),(.3,.355,.43),(.45,.37,.45),(.6,.36,.43),(.74,.315,.39),(.86,.245,.33),(.94,.17,.25),(.98,.1,.16),(1,0,0))
-    puff = skull + np.linspace(0,12,257).clip(0,1)[:,None]*(.025 if style == 'crop' else .05)
+    puff = _skull + np.linspace(0,12,257).clip(0,1)[:,None]*(.025 if style == 'crop' else .05)
     front,behind = _hairlines[style]
     def look(tau, theta):
         c = _sample(face, 64, (32*_fold(theta) + 31.5).clip(0,62.9), (64*tau - .5).clip(0,62.9))
@@ -410,48 +423,54 @@ def _head_parts(body):
         return hair*(1 + .07*np.sin(23*theta + 3*tau))[:,None], np.clip(30*(line - tau) + .5, 0, 1)
     inner = lambda tau,theta: (.8*hair, np.clip(30*(behind - tau) + .5, 0, 1))
     sides = dict(dp=_dp('head-left','head-right'), split='side', turn=('face','face'))
-    lock = dict(turn=('face','face'), gloss=.4, lift=-.2)
-    parts = [Part('head', ('crown','chin'), skull, look, LIP['face'], caps=(0,0), lift=.1, **sides),
+    loose = dict(rgb=hair, lip=LIP['hair'], gloss=.4, lift=-.2)
+    parts = [Part('head', ('crown','chin'), _skull, look, LIP['face'], caps=(0,0), lift=.1, **sides),
              Part('hair-behind', ('hair-up','chin'), puff, inner, LIP['hair'], turn=('face','face'), caps=(.3,0), lift=-.6, gloss=.4), # seen past the face
              Part('hair', ('hair-up','chin'), puff, comb, LIP['hair'], caps=(.3,0), lift=.15, gloss=.4, **sides)]
-    if style == 'long': parts.append(Part('locks', ('hair-top','hair-end'), profile((0,.36,.2),(.3,.43,.22),(.7,.46,.2),(1,.36,.16)), hair, LIP['hair'], caps=(.8,.5), **lock | dict(turn=('face','chest'))))
-    if style == 'bob': parts.append(Part('locks', ('hair-top','hair-mid'), profile((0,.36,.3),(.5,.44,.3),(1,.42,.25)), hair, LIP['hair'], caps=(.8,.4), **lock))
-    if style == 'bun': parts.append(Part('bun', ('bun','bun-top'), profile((0,.2,.2),(1,.2,.2)), hair, LIP['hair'], **lock))
-    if behind < .7: parts += [Part(f'{s}-ear', (f'{s}-lobe',f'{s}-tip'), profile((0,.045,.07),(1,.06,.1)), .96*skin, LIP['face'], _dp(f'head-{s}',f'head-{s}'), 'one', ('face','face'), lift=.08)
-                              for s in ('left','right')]
+    if style in _locks:
+        end,outline,turn = _locks[style]
+        parts.append(Part('locks', ('hair-top',end), outline, turn=('face',turn), caps=(.8,.45), **loose))
+    if style == 'bun': parts.append(Part('bun', ('bun','bun-top'), profile((0,.2,.2),(1,.2,.2)), turn=('face','face'), **loose))
+    for s in ('left','right') if behind < .7 else (): # hair is short enough to show the ears
+        parts.append(Part(f'{s}-ear', (f'{s}-lobe',f'{s}-tip'), profile((0,.045,.07),(1,.06,.1)), .96*skin, LIP['face'],
+                          _dp(f'head-{s}',f'head-{s}'), 'one', ('face','face'), lift=.08))
     return parts
 
-# %% ../../nbs/data/17_figures.ipynb #bf672110
+# %% ../../nbs/data/17_figures.ipynb #4163272e
 def _arm_parts(body, style, s): # s: left or right
     L,skin,arm,chest = body['limbs'],body['skin'],LIP[f'{s}-arm'],dict(turn=('chest','chest'))
-    upper = profile((0,.21*L,.22*L),(.3,.205*L,.215*L),(1,.165*L,.165*L))
-    lower = profile((0,.165*L,.165*L),(.25,.175*L,.175*L),(1,.105*L,.1*L))
-    palm = profile((0,.105*L,.1),(.3,.15*L,.1),(.6,.15*L,.09),(1,.09*L,.07))
+    upper,lower = L*profile((0,.21,.22),(.3,.205,.215),(1,.165,.165)), L*profile((0,.165,.165),(.25,.175,.175),(1,.105,.1))
+    palm,thumb = L*profile((0,.105,.1),(.3,.15,.1),(.6,.15,.09),(1,.09,.07)), L*profile((0,.06,.06),(1,.05,.05))
     above,below = (f'{s}-shoulder',f'{s}-elbow'), (f'{s}-elbow',f'{s}-wrist')
     du,dl,dh = (_dp(f'{s}-{a}',f'{s}-{b}') for a,b in (('upper-arm-front','upper-arm-back'),('lower-arm-front','lower-arm-back'),('hand','hand')))
-    parts = [Part(f'{s}-upper-arm', above, upper, skin, arm, du, caps=(.8,1), **chest), Part(f'{s}-lower-arm', below, lower, skin, arm, dl, **chest),
+    parts = [Part(f'{s}-upper-arm', above, upper, skin, arm, du, caps=(.8,1), **chest),
+             Part(f'{s}-lower-arm', below, lower, skin, arm, dl, **chest),
              Part(f'{s}-hand', (f'{s}-wrist',f'{s}-fingers'), palm, skin, arm, dh, 'one', **chest),
-             Part(f'{s}-thumb', (f'{s}-wrist',f'{s}-thumb'), profile((0,.06*L,.06),(1,.05*L,.05)), skin, arm, dh, 'one', **chest)]
-    cloth,long = dict(rgb=None, lip=LIP['upper-clothes'], gloss=.16, lift=.04, **chest), style['sleeve'] > .54 # .54 of a sleeve covers the upper arm
-    if style['sleeve']: parts.append(Part(f'{s}-sleeve', above, _wider(upper, 1, style['ease'] + .03), dp=du, piece=f'{s}-upper', caps=(.6,1 if long else 0), **cloth))
+             Part(f'{s}-thumb', (f'{s}-wrist',f'{s}-thumb'), thumb, skin, arm, dh, 'one', **chest)]
+    cloth = dict(rgb=None, lip=LIP['upper-clothes'], gloss=.16, lift=.04, **chest)
+    sleeve,long = _wider(upper, 1, style['ease'] + .03), style['sleeve'] > .54 # .54 of a sleeve covers the upper arm
+    if style['sleeve']: parts.append(Part(f'{s}-sleeve', above, sleeve, dp=du, piece=f'{s}-upper', caps=(.6,1 if long else 0), **cloth))
     if long: parts.append(Part(f'{s}-cuff', below, _wider(lower, 1, style['ease'] + .01), dp=dl, piece=f'{s}-lower', caps=(1,0), **cloth))
     return parts
 
+# %% ../../nbs/data/17_figures.ipynb #1c6e18a2
 def _leg_parts(body, s): # s: left or right
     L,hi,skin,low,leg = body['limbs'],body['hips'],body['skin'],body['lower_rgb'],LIP[f'{s}-leg']
-    thigh = profile((0,.38*L*hi,.4*L),(.3,.36*L,.37*L),(.7,.29*L,.29*L),(1,.24*L,.24*L))
-    shin = profile((0,.24*L,.24*L),(.3,.25*L,.27*L),(.6,.2*L,.21*L),(1,.125*L,.13*L))
+    thigh,shin = L*profile((0,.38*hi,.4),(.3,.36,.37),(.7,.29,.29),(1,.24,.24)), L*profile((0,.24,.24),(.3,.25,.27),(.6,.2,.21),(1,.125,.13))
     above,below = (f'{s}-hip',f'{s}-knee'), (f'{s}-knee',f'{s}-ankle')
     du,dl = (_dp(f'{s}-{o}-front',f'{s}-{o}-back') for o in ('upper-leg','lower-leg'))
-    parts = [Part(f'{s}-thigh', above, thigh, skin, leg, du, **_hidden), Part(f'{s}-shin', below, shin, skin, leg, dl, **_hidden),
-             Part(f'{s}-shoe', (f'{s}-ankle',f'{s}-toe'), profile((0,.15,.17),(.5,.18,.2),(1,.17,.13)), body['shoe_rgb'], LIP[f'{s}-shoe'], _dp(f'{s}-foot',f'{s}-foot'), 'one', caps=(.9,.7), layer=-1, lift=-.55)]
+    parts = [Part(f'{s}-thigh', above, thigh, skin, leg, du, layer=-1, lift=-.6),
+             Part(f'{s}-shin', below, shin, skin, leg, dl, layer=-1, lift=-.6),
+             Part(f'{s}-shoe', (f'{s}-ankle',f'{s}-toe'), profile((0,.15,.17),(.5,.18,.2),(1,.17,.13)), body['shoe_rgb'], LIP[f'{s}-shoe'],
+                  _dp(f'{s}-foot',f'{s}-foot'), 'one', caps=(.9,.7), layer=-1, lift=-.55)]
     until = lambda end: lambda tau,theta: (low, np.clip(40*(end - tau) + .5, 0, 1))
-    cloth = dict(lip=LIP['pants'], layer=-1, lift=-.57)
+    cloth = dict(lip=LIP['pants'], layer=-1, lift=-.57) # legs are painted first, and lie under whatever hangs over them
     if body['lower'] == 'shorts': parts.append(Part(f'{s}-shorts', above, _wider(thigh, 1.02, .07), until(.55), dp=du, **cloth))
     if body['lower'] == 'trousers': parts += [Part(f'{s}-trouser', above, _wider(thigh, 1.02, .04), low, dp=du, **cloth),
-        Part(f'{s}-trouser-leg', below, profile((0,.28*L,.28*L),(.3,.27*L,.29*L),(1,.21*L,.22*L)), until(.97), dp=dl, caps=(1,0), **cloth)]
+        Part(f'{s}-trouser-leg', below, L*profile((0,.28,.28),(.3,.27,.29),(1,.21,.22)), until(.97), dp=dl, caps=(1,0), **cloth)]
     return parts
 
+# %% ../../nbs/data/17_figures.ipynb #c6cf47bc
 def figure(
     body:dict, # from `random_body`
     style:dict, # from `random_style`: what is worn

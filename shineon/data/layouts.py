@@ -51,7 +51,7 @@ def _product_photo(root, id):
     if not found: raise DataError('no product photo of this video', folder/f'{id.upper()}*cloth_front.*', 'Put a front view on white there')
     return found[0]
 
-# %% ../../nbs/data/12_layouts.ipynb #3af09d8e
+# %% ../../nbs/data/12_layouts.ipynb #7d0b2a06
 def vvt_videos(
     vvt_dataroot:str|Path, # folder that holds `clothes_person`, `train` and `test`
     datamode:str='train', # `train` or `test`
@@ -61,7 +61,9 @@ def vvt_videos(
     root, mode = Path(vvt_dataroot), Path(vvt_dataroot)/datamode
     hint = 'Set vvt_dataroot to a data set in VVT layout; `shineon sample OUT` makes one'
     if not root.is_dir(): raise DataError('no such folder', root, hint)
-    return [_video(root, mode, folder, warp_cloth_dir) for folder in _folders(mode/f'{datamode}_frames', hint)]
+    folders = _folders(mode/f'{datamode}_frames', hint)
+    if not folders: raise DataError('no videos in this folder', mode/f'{datamode}_frames', hint)
+    return [_video(root, mode, folder, warp_cloth_dir) for folder in folders]
 
 def _video(root, mode, folder, warp_cloth_dir):
     cloth = _product_photo(root, folder.name)

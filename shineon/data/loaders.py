@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['picture_names', 'picture_rows', 'show_pictures', 'ClipDL', 'clip_loaders']
 
-# %% ../../nbs/data/14_loaders.ipynb #32121176
+# %% ../../nbs/data/14_loaders.ipynb #1a1d04e0
 import shineon
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +17,7 @@ from .clips import Clips, ClipReader
 from .labels import cloth_names, person_names
 from .layouts import Video
 from .represent import as_picture
+from ..safe import at_least
 
 # %% ../../nbs/data/14_loaders.ipynb #60707ea2
 picture_names = ['cloth', *person_names, 'im_cloth', 'warped_cloth', 'image'] # parts of a clip worth drawing, inputs first
@@ -61,7 +62,7 @@ class ClipDL(TfmdDL):
         "Draw the parts of some clips side by side"
         return show_pictures(*picture_rows((b or self.one_batch())[0], names, max_n, all_frames))
 
-# %% ../../nbs/data/14_loaders.ipynb #58a678e6
+# %% ../../nbs/data/14_loaders.ipynb #97076876
 def clip_loaders(
     train:list[Video], # videos to train on
     valid:list[Video], # videos to validate on; may be empty
@@ -73,6 +74,8 @@ def clip_loaders(
     device:str|None=None, # where batches go; fastai's default when not given
 ) -> DataLoaders: # `.train` and `.valid`
     "Loaders of training and validation clips"
+    at_least(1, batch_size=batch_size)
+    at_least(0, workers=workers)
     dl = lambda videos, **kw: ClipDL(Clips(videos, reader, n_frames_total), bs=batch_size, num_workers=workers, **kw)
     full = batch_size <= sum(len(v.frames) for v in train) # a last batch of one clip would upset batch norm
     return DataLoaders(dl(train, shuffle=not no_shuffle, drop_last=full), dl(valid, shuffle=False), device=device or default_device())

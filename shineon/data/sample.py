@@ -37,7 +37,7 @@ def cloth_path(
     "Path of a product photo as in VVT"
     return f'clothes_person/img/{video.rsplit("-",1)[0].upper()}/{video.upper()}@10=cloth_front.png'
 
-# %% ../../nbs/data/18_sample.ipynb #ddfd9908
+# %% ../../nbs/data/18_sample.ipynb #65970725
 def scene(
     seed:int, # of the set
     k:int, # number of the video
@@ -48,7 +48,7 @@ def scene(
 ) -> dict: # body, pose, garment, backdrop
     "All that chance decides about a video"
     rng = np.random.default_rng([seed, 1, k])
-    body,motion,style = random_body(np.random.default_rng([seed, 2, person])), random_motion(rng), random_style(rng)
+    body,motion,style = random_body(np.random.default_rng([seed, 2, person]), person), random_motion(rng, k), random_style(rng, k)
     return dict(body=body, pose=pose(body, motion, n_frames, height, width), garment=Garment(style, height, width), backdrop=backdrop(rng, height, width))
 
 def rivals(
@@ -103,7 +103,7 @@ def _write_video(root, videos, k, seed, n_frames, height, width, n_truth):
         for o,folder in answers.items(): _write_truth(folder, stem, f if o == k else draw(worn[o], parts[o], i), o == k)
         before = f['placed']
 
-# %% ../../nbs/data/18_sample.ipynb #3d7c94ee
+# %% ../../nbs/data/18_sample.ipynb #b4289eff
 def make_sample(
     out:str|Path, # folder to make; an older sample set there is replaced
     n_train:int=8, # training videos
@@ -116,9 +116,10 @@ def make_sample(
     progress=iter, # wraps the numbers of the videos while they are drawn, such as `fastprogress.progress_bar`
 ) -> Path: # the folder
     "Draw a data set in VVT's layout with true answers"
-    out,videos = Path(out),cast(n_train, n_test)
+    out,videos = Path(out).resolve(),cast(n_train, n_test)
     options = dict(n_train=n_train, n_test=n_test, n_frames=n_frames, height=height, width=width, seed=seed, n_truth=n_truth)
-    if min(n_train, n_test, n_truth, seed) < 0 or not videos or n_frames < 1: raise OptionError('a sample set needs at least one video of one frame, and no negative numbers', options)
+    if min(n_train, n_test, n_truth, seed) < 0 or not videos or n_frames < 1:
+        raise OptionError('a sample set needs at least one video of one frame, and no negative numbers', options)
     if min(height, width) < 32: raise OptionError('frames of less than 32 pixels a side are too small to draw', f'{height}x{width}')
     if n_test and n_truth >= len(videos): raise OptionError('there are fewer other garments than n_truth', n_truth, 'Ask for more videos, or a smaller n_truth')
     if out.exists() and not (out.is_dir() and (_is_sample(out) or not any(out.iterdir()))):

@@ -6,11 +6,11 @@
 __all__ = ['ACTIVATIONS', 'INITS', 'Sine', 'activation', 'SelfAttention', 'attention_maps', 'identity_grid', 'resample',
            'input_names', 'warped_names', 'join_inputs', 'config_of', 'check_size', 'init_weights']
 
-# %% ../../nbs/models/20_layers.ipynb #a0f30b1d
+# %% ../../nbs/models/20_layers.ipynb #c6d60ddf
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.nn.utils.parametrize import is_parametrized
-from ..safe import DataError, OptionError
+from ..safe import DataError, OptionError, at_least
 from ..data.labels import CHANNELS, cloth_names
 
 # %% ../../nbs/models/20_layers.ipynb #a0702943
@@ -141,7 +141,7 @@ def check_size(
     if h%multiple or w%multiple or h*w==0:
         raise OptionError(f'frames of {h}x{w} do not fit this network', do=f'Choose a fine_height and fine_width that are multiples of {multiple}')
 
-# %% ../../nbs/models/20_layers.ipynb #302f459b
+# %% ../../nbs/models/20_layers.ipynb #7f8f5770
 INITS = dict(
     normal=lambda w,v: nn.init.normal_(w, 0, v),
     xavier=lambda w,v: nn.init.xavier_normal_(w, gain=v), # Glorot & Bengio 2010
@@ -156,6 +156,7 @@ def init_weights(
 ) -> nn.Module: # `model`
     "Draw the first weights of convolutions, linear layers and batch norms"
     if init_type=='none': return model
+    at_least(0, init_variance=init_variance)
     if init_type not in INITS: raise OptionError(f'no init_type is called {init_type!r}', do=f'Choose one of {", ".join(INITS)}, none')
     for m in model.modules():
         if isinstance(m, (nn.Conv2d, nn.Linear)):

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['UNet', 'UNetMask']
 
-# %% ../../nbs/models/23_unetmask.ipynb #da4fb277
+# %% ../../nbs/models/23_unetmask.ipynb #76439423
 from math import log
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
-from ..safe import OptionError
+from ..safe import OptionError, at_least
 from ..data.labels import n_channels
 from .layers import SelfAttention, activation, check_size, config_of, init_weights, input_names, join_inputs, resample, warped_names
 
@@ -48,7 +48,7 @@ class UNet(nn.Module):
         for up in self.ups[4::-1]: x = up(torch.cat([skips.pop(), x], 1)) # (b 8*ngf h/16 w/16) ... (b out_ch h w)
         return x
 
-# %% ../../nbs/models/23_unetmask.ipynb #9d69fbb6
+# %% ../../nbs/models/23_unetmask.ipynb #985887e6
 class UNetMask(nn.Module):
     "Person and warped garment to the person wearing it: CP-VTON's Try-On Module (Wang et al. 2018), for video"
     def __init__(self,
@@ -65,6 +65,7 @@ class UNetMask(nn.Module):
     ):
         config = config_of(locals())
         super().__init__()
+        at_least(1, ngf=ngf, n_frames_total=n_frames_total)
         if flow_warp and n_frames_total<2: raise OptionError('flow_warp needs n_frames_total > 1')
         if self_attn and not 1<=num_attn<=5: raise OptionError(f'num_attn is {num_attn}', do='Choose 1 to 5')
         self.config,self.n_frames,self.flow_warp = config,n_frames_total,flow_warp

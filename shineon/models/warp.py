@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['correlation', 'warp', 'WarpModule']
 
-# %% ../../nbs/models/22_warp.ipynb #95bf8b29
+# %% ../../nbs/models/22_warp.ipynb #fd75ddb5
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
-from ..safe import OptionError
+from ..safe import OptionError, at_least
 from ..data.labels import n_channels
 from .layers import check_size, config_of, init_weights, input_names, join_inputs
 from .tps import TPS
@@ -44,7 +44,7 @@ def warp(
     out = F.grid_sample(x.flatten(0,-4), grid.flatten(0,-4), padding_mode=padding_mode, align_corners=True)
     return out.unflatten(0, x.shape[:-3])
 
-# %% ../../nbs/models/22_warp.ipynb #4ae3c17e
+# %% ../../nbs/models/22_warp.ipynb #fad03105
 class WarpModule(nn.Module):
     "Person and product photo to a warped garment: CP-VTON's Geometric Matching Module (Wang et al. 2018)"
     def __init__(self,
@@ -60,6 +60,8 @@ class WarpModule(nn.Module):
         config = config_of(locals())
         super().__init__()
         self.config = config
+        at_least(1, ngf=ngf)
+        at_least(2, grid_size=grid_size)
         input_names(person_inputs, cloth_inputs)
         check_size(fine_height, fine_width, 16)
         if min(fine_height, fine_width)<64: raise OptionError(f'frames of {fine_height}x{fine_width} are too small for the warp', do='Choose at least 64x64')

@@ -14,7 +14,7 @@ from fastai.callback.core import Callback
 
 from ..models.files import save_model
 
-# %% ../../nbs/train/33_checkpoints.ipynb #7abdfef0
+# %% ../../nbs/train/33_checkpoints.ipynb #3ef97c44
 class SaveCheckpoints(Callback):
     "Save `last.pt`, `best.pt` and every `save_count` steps `step_N.pt`"
     order = 70 # after the recorder and after validation inside an epoch
@@ -22,16 +22,16 @@ class SaveCheckpoints(Callback):
         folder:Path, # where the files go
         save_count:int=10000, # steps between `step_N.pt`; 0: none
         options:dict|None=None, # the run's options, kept in each file
-    ): self.folder, self.save_count, self.options, self.step, self.best = Path(folder), save_count, options or {}, 0, math.inf
+    ): self.folder, self.save_count, self.options, self.n_steps, self.best = Path(folder), save_count, options or {}, 0, math.inf
 
     def save(self, name):
-        save_model(self.folder/name, self.model, step=self.step, epoch=self.epoch, options=self.options,
+        save_model(self.folder/name, self.model, step=self.n_steps, epoch=self.epoch, options=self.options,
                    valid_loss=self.best if math.isfinite(self.best) else None)
 
     def after_batch(self):
         if not self.training: return
-        self.step += 1
-        if self.save_count and self.step % self.save_count == 0: self.save(f'step_{self.step}.pt')
+        self.n_steps += 1
+        if self.save_count and self.n_steps % self.save_count == 0: self.save(f'step_{self.n_steps}.pt')
 
     def after_validate(self):
         loss = self.recorder.loss.value # None where there was nothing to validate on

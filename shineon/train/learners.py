@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['pick_device', 'seed_everything', 'keep_decay', 'WarpCloth', 'TermMetric', 'n_batches', 'LimitBatches',
-           'ValidateWithin', 'Lines', 'tryon_learner', 'fit_schedule']
+           'ValidateWithin', 'Lines', 'tryon_learner', 'try_out', 'fit_schedule']
 
-# %% ../../nbs/train/35_learners.ipynb #b6f4d926
+# %% ../../nbs/train/35_learners.ipynb #f5716d32
 import random, time
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from fastai.learner import Learner, Metric
 from fastai.optimizer import OptimWrapper
 from torch import nn
 
-from ..safe import OptionError
+from ..safe import OptionError, at_least
 from .board import Board
 from .checkpoints import SaveCheckpoints
 
@@ -45,13 +45,14 @@ def seed_everything(
     "Start all random states from one number"
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../../nbs/train/35_learners.ipynb #0a617094
+# %% ../../nbs/train/35_learners.ipynb #cb1b9cfb
 def keep_decay(
     lr:float=1e-4, # learning rate at first
     keep_epochs:int=5, # epochs it stays
     decay_epochs:int=5, # epochs in which it falls to 0
 ): # function: progress 0..1 -> learning rate
     "Constant, then linear to 0"
+    at_least(0, keep_epochs=keep_epochs, decay_epochs=decay_epochs)
     total = keep_epochs + decay_epochs
     if total < 1: raise OptionError('keep_epochs + decay_epochs is 0', do='Train for at least one epoch')
     return lambda pos: lr * min(1., (1 - pos) * total / decay_epochs) if decay_epochs else lr
@@ -85,13 +86,13 @@ class TermMetric(Metric):
     @property
     def value(self): return self.total/self.count if self.count else None
 
-# %% ../../nbs/train/35_learners.ipynb #aa4c99a2
+# %% ../../nbs/train/35_learners.ipynb #1a326525
 def n_batches(
     share:float|int, # a float is a share of an epoch, an int a number of batches
     total:int, # batches of an epoch
 ) -> int: # at least one, where there are any
     "How many batches a share or a number stands for"
-    if share <= 0: raise OptionError(f'{share} is no number of batches', do='Give a share such as 0.25 (at most 1.0) or a whole number of batches')
+    if not share > 0 or isinstance(share, float) and share > 1: raise OptionError(f'{share} is no number of batches', do='Give a share such as 0.25 (at most 1.0) or a whole number of batches')
     return min(max(int(share*total) if isinstance(share, float) else share, 1), total)
 
 # %% ../../nbs/train/35_learners.ipynb #a3cbb3e4
@@ -149,7 +150,7 @@ class Lines(Callback):
         left = (self.spoke - self.start) * (1-done)/done
         print(f'epoch {self.epoch+1}/{self.n_epoch}, batch {self.iter+1}/{self.n_iter} | loss {float(self.smooth_loss):.4f} | about {left/60:.1f} min left', flush=True)
 
-# %% ../../nbs/train/35_learners.ipynb #66853d4b
+# %% ../../nbs/train/35_learners.ipynb #1bf46ff3
 def tryon_learner(
     dls:DataLoaders, # from `clip_loaders`
     model:nn.Module, # takes a clip, returns a dict
@@ -170,7 +171,10 @@ def tryon_learner(
     "A Learner with everything a run needs"
     if precision not in (16, 32): raise OptionError(f'precision is {precision}', do='Give 16 or 32')
     if precision == 16 and torch.device(dls.device).type == 'cpu': raise OptionError('precision 16 needs a GPU', do='Set precision to 32')
-    n_batches(val_check_interval, 1) # refuses what is no share before training starts
+    for share in (val_check_interval, limit_train_batches, limit_val_batches): n_batches(share, 1) # refused before training starts
+    at_least(1, accumulated_batches=accumulated_batches, display_count=display_count)
+    at_least(0, save_count=save_count)
+    if not lr > 0: raise OptionError(f'lr is {lr:g}', do='Give a learning rate above 0')
     cbs = [Lines(), LimitBatches(limit_train_batches, limit_val_batches), ValidateWithin(val_check_interval, limit_train_batches),
            ParamScheduler(dict(lr=keep_decay(lr, keep_epochs, decay_epochs)))]
     if warp is not None: cbs.append(WarpCloth(warp))
@@ -182,6 +186,15 @@ def tryon_learner(
                     metrics=[TermMetric(t) for t in loss.weights], cbs=cbs)
     learn.n_epochs = keep_epochs + decay_epochs
     return learn
+
+@torch.no_grad()
+def try_out(
+    learn:Learner, # from `tryon_learner`
+):
+    "Show the networks one batch, so that what does not fit together is said before a run starts"
+    clip,_ = learn.dls.train.one_batch()
+    if hasattr(learn, 'warp_cloth'): clip |= learn.warp_cloth.warp.to(learn.dls.device)(clip)
+    learn.loss_func(learn.model.eval()(clip), clip)
 
 def fit_schedule(
     learn:Learner, # from `tryon_learner`

@@ -1,0 +1,44 @@
+# `make demo` and `make test` need Python >= 3.10, pip and make; all else is installed into .venv
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?=
+LIST ?=
+OUT ?= demo
+NB ?= nbs
+
+.PHONY: help venv demo test lab notebooks check clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: .venv/installed ## make .venv and install the package there, editable
+
+.venv/installed: settings.ini setup.py pyproject.toml constraints.txt
+	@echo "setting up .venv (torch, fastai, JupyterLab, ...): one to several minutes"
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3,10) and 'Python 3.10 or newer is needed: make PYTHON=python3.11 ...')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: venv ## everything once, small; DATA=path/to/vvt for your own data, LIST=pairs.csv, OUT=folder
+	$(BIN)/shineon demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)') $(if $(LIST),--tryon_list '$(LIST)')
+
+test: venv ## notebook tests and pytest
+	$(BIN)/nbdev-test $(NB) --n-workers 2 --timing
+	$(BIN)/python -m pytest -q --durations 8
+
+lab: venv ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab nbs
+
+notebooks: venv ## execute notebooks in place (NB=nbs/models/22_warp.ipynb for one), then clean and export
+	for n in `$(BIN)/python -c "import sys; from pathlib import Path; p = Path('$(NB)'); print(*(sorted(p.rglob('*.ipynb')) if p.is_dir() else [p]))"`; do \
+	  $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace $$n || exit 1; done
+	$(MAKE) check
+
+check: venv ## clean notebooks, export shineon/, write README.md
+	$(BIN)/nbdev-clean
+	$(BIN)/nbdev-export
+	$(BIN)/python .ci/readme.py
+
+clean: ## remove what was built, but neither data nor experiments
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,156 @@
+"The command line: the description's two commands, what a run leaves, options"
+import json, os, re
+
+import pytest, yaml
+from conftest import short, small, unet_command, warp_command, words
+from shineon.cli.cli import main
+from shineon.cli.runs import read_options, run_notebook
+
+def defaults(notebook): return {o.name: o.default for o in read_options(run_notebook(notebook))}
+
+def contents(folder): return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+# the description's commands
+
+@pytest.mark.parametrize('command,given', [
+    (warp_command, dict(name='train_warp', workers=4, batch_size=4)),
+    (unet_command, dict(name='train_shineon', batch_size=4, person_inputs=['densepose','agnostic'], cloth_inputs=['cloth'], val_check_interval=.05, self_attn=True,
+                        accumulated_batches=16, activation='gelu', warp_cloth_dir='/path/to/output/warp/cloth/directory'))], ids=['warp', 'unet'])
+def test_commands_run_as_they_stand(command, given, shineon_command, tmp_path):
+    r = shineon_command('train', *words(command), cwd=tmp_path)
+    assert r.status == 0, r.err
+    folder, model = tmp_path/'experiments'/given['name'], 'unet' if 'activation' in given else 'warp'
+    assert yaml.safe_load((folder/'params.yaml').read_text()) == defaults(f'train_{model}') | given
+    metrics = json.loads((folder/'metrics.json').read_text())
+    assert metrics['parameters'] == dict(warp=19_057_650, unet=22_647_176)[model] # full size
+    assert metrics['steps'] == 1 and 'no vvt_dataroot' in r.out
+    assert {p.name for p in tmp_path.iterdir()} == {'experiments'} # nothing is written elsewhere
+
+def test_unet_command_on_data(unet_run, vvt, warped_dir):
+    params = yaml.safe_load((unet_run/'params.yaml').read_text())
+    for k,v in dict(batch_size=4, person_inputs=['densepose','agnostic'], val_check_interval=.05, self_attn=True, accumulated_batches=16, activation='gelu',
+                    warp_cloth_dir=str(warped_dir), vvt_dataroot=str(vvt), wt_vgg=0).items(): assert params[k] == v, k
+    from shineon.models.files import read_checkpoint
+    checkpoint = read_checkpoint(unet_run/'checkpoints'/'last.pt')
+    config = checkpoint['config']
+    assert (config['activation'], config['self_attn'], list(config['person_inputs'])) == ('gelu', True, ['densepose','agnostic'])
+    assert checkpoint['more']['options'] == params
+
+# what a run leaves
+
+def test_folder_of_a_run(warp_run, vvt):
+    assert {p.name for p in warp_run.iterdir()} == {'train_warp.ipynb', 'params.yaml', 'metrics.json', 'environment.json', 'checkpoints', 'tensorboard'}
+    given = dict(name='warp', vvt_dataroot=str(vvt), fine_height=128, fine_width=64, ngf=4, batch_size=4, workers=0, val_fraction=.34,
+                 val_check_interval=1., seed=5, keep_epochs=1, decay_epochs=1, display_count=1)
+    assert yaml.safe_load((warp_run/'params.yaml').read_text()) == defaults('train_warp') | given
+    metrics = json.loads((warp_run/'metrics.json').read_text())
+    assert metrics['steps'] == 4 and metrics['valid_loss'] > 0 # 2 videos of 4 frames, batches of 4, 2 epochs
+    assert os.path.samefile(warp_run.parent.parent/metrics['checkpoint'], warp_run/'checkpoints'/'best.pt')
+    e = json.loads((warp_run/'environment.json').read_text())
+    assert e['seed'] == 5 and e['device'] in ('cpu', 'cuda:0') and set(e['git']) == {'commit', 'uncommitted'}
+    assert all(e['packages'][p] for p in ('torch', 'fastai', 'numpy', 'papermill'))
+    assert {'last.pt', 'best.pt'} <= {p.name for p in (warp_run/'checkpoints').iterdir()}
+
+def test_executed_notebook(warp_run):
+    nb = json.loads((warp_run/'train_warp.ipynb').read_text())
+    assert nb['metadata']['papermill']['exception'] is None and nb['metadata']['papermill']['parameters']['ngf'] == 4
+    code = [c for c in nb['cells'] if c['cell_type'] == 'code']
+    outputs = [o for c in code for o in c['outputs']]
+    assert all(c['execution_count'] for c in code if c['source']) and not [o for o in outputs if o['output_type'] == 'error']
+    assert sum('image/png' in o.get('data', {}) for o in outputs) >= 3 # data, losses, results
+
+def test_tensorboard(warp_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(warp_run/'tensorboard')).Reload()
+    tags = events.Tags()
+    assert {'loss/train', 'loss/valid', 'l1/train', 'l1/valid', 'lr'} <= set(tags['scalars']) and tags['images'] == ['pictures']
+    assert [e.step for e in events.Scalars('loss/train')] == [0,1,2,3] # display_count 1
+    assert len(events.Images('pictures')) > 0 and events.Images('pictures')[0].encoded_image_string[1:4] == b'PNG'
+    assert len(events.Scalars('loss/valid')) == 2
+
+def test_last_rate_is_small(warp_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    rates = [e.value for e in EventAccumulator(str(warp_run/'tensorboard')).Reload().Scalars('lr')]
+    assert rates[:3] == pytest.approx([1e-4]*3) and rates[3] < .6e-4 # an epoch of two steps constant, then linear to 0
+
+# names
+
+def test_name_that_is_taken(warp_run, vvt, in_process, monkeypatch, capsys):
+    monkeypatch.chdir(warp_run.parent.parent)
+    before = contents(warp_run)
+    assert main(['train', '--model', 'warp', '--name', 'warp', '--vvt_dataroot', str(vvt), *small, *short]) == 2
+    err = capsys.readouterr().err
+    assert err.count('\n') == 1 and 'experiments/warp' in err and '--overwrite' in err
+    assert contents(warp_run) == before
+
+def test_overwrite(vvt, in_process, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ['train', '--model', 'warp', '--name', 'again', '--vvt_dataroot', str(vvt), *small, *short]
+    assert main([*command, '--save_count', '1']) == 0
+    folder = tmp_path/'experiments'/'again'
+    assert (folder/'checkpoints'/'step_4.pt').exists()
+    before = contents(folder)
+    assert main([*command, '--overwrite', '--vvt_dataroot', 'nowhere']) == 2
+    assert contents(folder) == before # what cannot start throws nothing away
+    assert main([*command, '--overwrite']) == 0
+    assert not (folder/'checkpoints'/'step_4.pt').exists() # nothing of the old run is left
+    assert len(list((folder/'tensorboard').iterdir())) == 1
+
+# options
+
+@pytest.mark.parametrize('args', [['train', '--model', 'warp', '--batchsize', '4'], ['train', '--model', 'warp', '--self_attn'], ['train', '--model', 'unet', '--fine', '64'],
+                                  ['tryon', '--checkpont', 'x'], ['train'], [], ['train', '--model', 'unet', '--batch_size', 'four']])
+def test_wrong_options(args, capsys):
+    with pytest.raises(SystemExit) as e: main(args)
+    assert e.value.code == 2 and 'shineon' in capsys.readouterr().err
+
+def test_unknown_model(capsys):
+    assert main(['train', '--model', 'wrap']) == 2
+    err = capsys.readouterr().err
+    assert err.count('\n') == 1 and '"wrap"' in err and 'gmm' in err and 'unet_mask' in err
+
+@pytest.mark.parametrize('model,notebook', [('warp', 'train_warp'), ('gmm', 'train_warp'), ('unet', 'train_unet'), ('unet_mask', 'train_unet'), ('tom', 'train_unet')])
+@pytest.mark.parametrize('batch', ['--batch', '-b', '--batch_size'])
+def test_synonyms(model, notebook, batch, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr('shineon.cli.cli.execute', lambda name, params, folder: asked.append((name, params, folder)))
+    assert main(['train', '--model', model, '--name', 'x', batch, '3']) == 0
+    name, params, folder = asked[0]
+    assert (name, str(folder)) == (notebook, 'experiments/x')
+    assert params == defaults(notebook) | dict(name='x', batch_size=3)
+
+def test_flags_can_be_taken_back(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr('shineon.cli.cli.execute', lambda name, params, folder: asked.append(params))
+    for more in ([], ['--self_attn', '--no_shuffle'], ['--self_attn', '--no_self_attn', '--no_shuffle', '--shuffle']): main(['train', '--model', 'unet', *more])
+    assert [(p['self_attn'], p['no_shuffle']) for p in asked] == [(False, False), (True, True), (False, False)]
+    assert all(p['name'].startswith('train_unet_') for p in asked) # a name with the time
+
+@pytest.mark.parametrize('value,type_', [('0.25', float), ('1.0', float), ('1', int), ('40', int)])
+def test_shares_and_numbers(value, type_, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr('shineon.cli.cli.execute', lambda name, params, folder: asked.append(params))
+    main(['train', '--model', 'warp', '--val_check_interval', value])
+    assert type(asked[0]['val_check_interval']) is type_
+
+@pytest.mark.parametrize('args,notebook', [(['train', '--model', 'warp'], 'train_warp'), (['train', '--model', 'unet'], 'train_unet'), (['tryon'], 'tryon')])
+def test_help_lists_every_option(args, notebook, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '400')
+    with pytest.raises(SystemExit) as e: main([*args, '--help'])
+    assert e.value.code == 0
+    text = capsys.readouterr().out
+    for o in read_options(run_notebook(notebook)):
+        shown = ' '.join(map(str, o.default)) if isinstance(o.default, list) else o.default
+        assert re.search(rf'--{o.name}\b', text) and o.help in text, o.name
+        assert f'{o.help} ({o.type}; default: {"empty" if shown == "" else shown})' in text, o.name
+
+def test_names_of_commands(capsys):
+    with pytest.raises(SystemExit) as e: main(['--help'])
+    text = capsys.readouterr().out
+    assert e.value.code == 0 and all(f'    {c} ' in text for c in ('sample', 'train', 'tryon', 'demo'))
+    for command in ('sample', 'demo'):
+        with pytest.raises(SystemExit) as e: main([command, '--help'])
+        assert e.value.code == 0 and '--seed' in capsys.readouterr().out

@@ -1,0 +1,135 @@
+"Whole runs: the same weights again, try-on in all its ways, networks for several frames"
+import json
+
+import numpy as np, pytest, torch
+from conftest import short, small
+from shineon.cli.cli import main
+from shineon.data.represent import read_picture
+from shineon.models.files import read_checkpoint
+
+def weights(folder): return read_checkpoint(folder/'checkpoints'/'last.pt')['state']
+
+def equal(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+def train(model, name, root, *more): return ['train', '--model', model, '--name', name, '--vvt_dataroot', str(root), *small, *short, *map(str, more)]
+
+def test_same_seed_same_weights(warp_run, vvt, shineon_command, tmp_path):
+    r = shineon_command(*train('warp', 'twin', vvt), cwd=tmp_path)
+    assert r.status == 0, r.err
+    assert equal(weights(warp_run), weights(tmp_path/'experiments'/'twin'))
+    figures = [json.loads((f/'metrics.json').read_text()) for f in (warp_run, tmp_path/'experiments'/'twin')]
+    assert figures[0]['valid_loss'] == figures[1]['valid_loss']
+
+def test_workers_do_not_matter(warp_run, vvt, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(train('warp', 'workers', vvt, '--workers', 2)) == 0
+    assert equal(weights(warp_run), weights(tmp_path/'experiments'/'workers'))
+    frames = ['--n_frames_total', 2, '--flow_warp', '--self_attn', '--person_inputs', 'agnostic', 'flow', '--wt_vgg', 0]
+    for n in (0, 2): assert main(train('unet', f'unet{n}', vvt, *frames, '--workers', n)) == 0 # with the sample set's true warped garments
+    assert equal(weights(tmp_path/'experiments'/'unet0'), weights(tmp_path/'experiments'/'unet2'))
+
+def test_other_seed_other_weights(warp_run, vvt, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(train('warp', 'other', vvt, '--seed', 6)) == 0
+    assert not equal(weights(warp_run), weights(tmp_path/'experiments'/'other'))
+
+def test_going_on_from_a_checkpoint(unet_run, vvt, warped_dir, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    start = unet_run/'checkpoints'/'last.pt' # the network's options, such as self_attn and gelu, come from the file
+    assert main(train('unet', 'on', vvt, '--checkpoint', start, '--warp_cloth_dir', warped_dir, '--wt_vgg', 0, '--lr', 1e-9, '--n_frames_total', 3, '--person_inputs', 'cocopose')) == 0
+    on, before = weights(tmp_path/'experiments'/'on'), weights(unet_run)
+    assert on.keys() == before.keys() and all(torch.allclose(on[k], before[k], atol=1e-6) for k in on)
+    assert read_checkpoint(tmp_path/'experiments'/'on'/'checkpoints'/'last.pt')['config'] == read_checkpoint(start)['config']
+
+def test_one_step_to_try_everything_out(vvt, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(train('warp', 'fast', vvt, '--fast_dev_run', '--keep_epochs', 50)) == 0
+    assert json.loads((tmp_path/'experiments'/'fast'/'metrics.json').read_text())['steps'] == 1
+
+# try-on
+
+def tryon(name, root, checkpoint, *more): return ['tryon', '--name', name, '--vvt_dataroot', str(root), '--checkpoint', str(checkpoint), '--workers', '0', *map(str, more)]
+
+def check_results(folder, pairs, formats, fps=25.):
+    "Every frame under its name, every video with its frames"
+    from shineon.tryon.video import read_video, video_info
+    for cloth,video in pairs:
+        out, frames = folder/video.id, [f.name for f in video.frames]
+        if 'png' in formats:
+            for f in frames: assert read_picture(out/f'{cloth.name}.FOR.{f}').shape == (128,64,3)
+        for fmt in set(formats) - {'png'}:
+            file = out/f'{cloth.stem}.{fmt}'
+            assert len(list(read_video(file))) == len(frames) and (video_info(file)['height'], video_info(file)['width']) == (128,64)
+            assert video_info(file)['fps'] == pytest.approx(fps, rel=.02)
+    made = {p.name for p in folder.rglob('*') if p.is_file()}
+    wanted = {'contact_sheet.png', 'contact_sheet.mp4', 'contact_sheet.gif'}
+    wanted |= {f'{c.stem}.{o}' for c,_ in pairs for o in formats if o != 'png'} | {f'{c.name}.FOR.{f.name}' for c,v in pairs for f in v.frames if 'png' in formats}
+    assert made == wanted # and nothing else, no temporary file either
+
+@pytest.fixture(scope='session')
+def list_run(vvt, workplace, warp_run, unet_run, shineon_command):
+    "Folder of the results of a try-on list, with its pairs"
+    from shineon.data.layouts import read_tryon_list, vvt_videos
+    r = shineon_command(*tryon('list', vvt, unet_run/'checkpoints'/'last.pt', '--warp_checkpoint', warp_run/'checkpoints'/'last.pt', '--tryon_list', vvt/'tryon_list.csv',
+                               '--out_fmt', 'png', 'mp4', 'gif', '--fps', 10), cwd=workplace)
+    assert r.status == 0, r.err
+    return workplace/'test_results'/'list', read_tryon_list(vvt/'tryon_list.csv', vvt_videos(vvt, 'test'), vvt)
+
+def test_tryon_list(list_run, workplace):
+    folder, pairs = list_run
+    assert len(pairs) == 4 and all(c != v.cloth for c,v in pairs)
+    check_results(folder, pairs, ['png','mp4','gif'], 10)
+    metrics = json.loads((workplace/'experiments'/'list'/'metrics.json').read_text())
+    assert (metrics['try_ons'], metrics['frames']) == (4, 16)
+    assert set(metrics['table']) == {'paste', 'UNetMask', 'untrained', 'warp', 'untrained warp'} # measured: the sample set has true frames
+    assert all((workplace/f).exists() for f in metrics['files']) and (workplace/'experiments'/'list'/'tryon.ipynb').exists()
+
+def test_tryon_again_gives_the_same_bytes(list_run, vvt, workplace, warp_run, unet_run, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(tryon('again', vvt, unet_run/'checkpoints'/'last.pt', '--warp_checkpoint', warp_run/'checkpoints'/'last.pt', '--tryon_list', vvt/'tryon_list.csv', '--out_fmt', 'png')) == 0
+    first, again = list_run[0], tmp_path/'test_results'/'again'
+    names = sorted(str(p.relative_to(again)) for p in again.rglob('*.png'))
+    assert len(names) == 16 + 1 and all((first/n).read_bytes() == (again/n).read_bytes() for n in names)
+
+def test_random_tryon(vvt, warp_run, unet_run, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(tryon('random', vvt, unet_run/'checkpoints'/'last.pt', '--warp_checkpoint', warp_run/'checkpoints'/'last.pt', '--random_tryon', '--result_dir', 'elsewhere')) == 0
+    from shineon.data.layouts import random_pairs, vvt_videos
+    pairs = random_pairs(vvt_videos(vvt, 'test'), 0)
+    check_results(tmp_path/'elsewhere'/'random', pairs, ['mp4'])
+    assert all(c != v.cloth for c,v in pairs) and not (tmp_path/'test_results').exists()
+
+def test_reconstruction_from_warped_garments(unet_run, vvt, warped_dir, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(tryon('own', vvt, unet_run/'checkpoints'/'last.pt', '--datamode', 'train', '--warp_cloth_dir', warped_dir,
+                      '--fine_height', 128, '--fine_width', 64, '--out_fmt', 'gif')) == 0
+    from shineon.data.layouts import vvt_videos
+    check_results(tmp_path/'test_results'/'own', [(v.cloth, v) for v in vvt_videos(vvt, 'train')], ['gif'])
+
+def test_warped_garments(warped_dir, warp_run, vvt):
+    from shineon.data.layouts import check_videos, vvt_videos
+    from shineon.models.files import load_model
+    from shineon.tryon.tryon import dress, tryon_reader
+    from shineon.data.represent import to_uint8
+    videos = vvt_videos(vvt, 'train', str(warped_dir))
+    check_results(warped_dir, [(v.cloth, v) for v in videos], ['png'])
+    check_videos(videos, ['warped'], 1) # found as the layout's warped garments
+    warp = load_model(warp_run/'checkpoints'/'last.pt', 'warp')
+    frame = next(dress(videos[0], tryon_reader(warp, fine_height=128, fine_width=64), warp=warp))
+    written = read_picture(videos[0].frames[0].files['warped']).astype(int)
+    assert np.abs(written - to_uint8(frame['warped_cloth'][0,0])).max() <= 1 # what is on the disk is what the warp makes
+
+# several frames
+
+def test_flow_warp_and_attention(vvt, warp_run, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    warp = warp_run/'checkpoints'/'last.pt'
+    assert main(train('unet', 'frames', vvt, '--n_frames_total', 3, '--flow_warp', '--self_attn', '--person_inputs', 'agnostic', 'densepose', 'flow',
+                      '--activation', 'sine', '--warp_checkpoint', warp, '--wt_vgg', 0)) == 0
+    folder = tmp_path/'experiments'/'frames'
+    assert 'flow_mask' in json.loads((folder/'metrics.json').read_text())
+    assert main(tryon('frames_on', vvt, folder/'checkpoints'/'last.pt', '--warp_checkpoint', warp, '--tryon_list', vvt/'tryon_list.csv', '--out_fmt', 'png', 'mp4')) == 0
+    from shineon.data.layouts import read_tryon_list, vvt_videos
+    check_results(tmp_path/'test_results'/'frames_on', read_tryon_list(vvt/'tryon_list.csv', vvt_videos(vvt, 'test'), vvt), ['png','mp4'])
+    assert main(train('unet', 'on', vvt, '--checkpoint', folder/'checkpoints'/'last.pt', '--warp_checkpoint', warp, '--wt_vgg', 0)) == 0 # clips of 3 frames, as the file says
+    assert read_checkpoint(tmp_path/'experiments'/'on'/'checkpoints'/'last.pt')['config']['n_frames_total'] == 3
