@@ -17,7 +17,7 @@ venv: .venv/installed ## make .venv and install the package there, editable
 	@echo "setting up .venv (torch, fastai, JupyterLab, ...): one to several minutes"
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3,10) and 'Python 3.10 or newer is needed: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: venv ## everything once, small; DATA=path/to/vvt for your own data, LIST=pairs.csv, OUT=folder

@@ -6,7 +6,7 @@ import pytest
 import shineon # before fastai and torchvision
 
 repo = Path(__file__).resolve().parent.parent
-small = '--fine_height 128 --fine_width 64 --ngf 4 --batch_size 4 --workers 0 --val_fraction 0.34 --val_check_interval 1.0 --seed 5'.split()
+small = '--fine_height 128 --fine_width 64 --ngf 4 --batch_size 4 --workers 0 --val_fraction 0.34 --val_check_interval 1.0 --seed 5 --gpu_ids -1'.split()
 short = '--keep_epochs 1 --decay_epochs 1 --display_count 1'.split()
 
 @pytest.fixture(scope='session')
@@ -42,7 +42,7 @@ def warp_run(vvt, workplace, shineon_command):
 @pytest.fixture(scope='session')
 def warped_dir(vvt, workplace, warp_run, shineon_command):
     "Folder of the training videos' garments, warped by that warp"
-    r = shineon_command('tryon', '--name', 'warped', '--vvt_dataroot', vvt, '--datamode', 'train', '--checkpoint', warp_run/'checkpoints'/'last.pt', '--out_fmt', 'png', cwd=workplace)
+    r = shineon_command('tryon', '--name', 'warped', '--vvt_dataroot', vvt, '--datamode', 'train', '--checkpoint', warp_run/'checkpoints'/'last.pt', '--out_fmt', 'png', '--gpu_ids', '-1', cwd=workplace)
     assert r.status == 0, r.err
     return workplace/'test_results'/'warped'
 
@@ -73,7 +73,7 @@ def unet_run(vvt, workplace, warped_dir, shineon_command):
     "Folder of a run of the description's UNet-Mask command, on the garments that the warp made"
     args = words(unet_command.replace('/path/to/output/warp/cloth/directory', str(warped_dir)))
     r = shineon_command('train', *args, '--vvt_dataroot', vvt, '--wt_vgg', '0', '--fine_height', '128', '--fine_width', '64', '--ngf', '4', '--workers', '0',
-                        '--val_fraction', '0.34', *short, cwd=workplace)
+                        '--val_fraction', '0.34', '--gpu_ids', '-1', *short, cwd=workplace)
     assert r.status == 0, r.err
     return workplace/'experiments'/'train_shineon'
 

@@ -1,5 +1,5 @@
 "Whole runs: the same weights again, try-on in all its ways, networks for several frames"
-import json
+import json, os, signal, subprocess, sys
 
 import numpy as np, pytest, torch
 from conftest import short, small
@@ -46,9 +46,20 @@ def test_one_step_to_try_everything_out(vvt, in_process, monkeypatch, tmp_path):
     assert main(train('warp', 'fast', vvt, '--fast_dev_run', '--keep_epochs', 50)) == 0
     assert json.loads((tmp_path/'experiments'/'fast'/'metrics.json').read_text())['steps'] == 1
 
+def test_stopped_run_keeps_its_checkpoints(vvt, tmp_path):
+    command = [sys.executable, '-m', 'shineon.cli.cli', *train('warp', 'stopped', vvt, '--keep_epochs', 10**6)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
+        assert any(line.startswith('epoch 3/') for line in p.stdout)
+        os.kill(p.pid, signal.SIGINT)
+        _, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and err.endswith('shineon: stopped\n')
+    folder = tmp_path/'experiments'/'stopped'/'checkpoints'
+    assert {'best.pt', 'last.pt'} <= {f.name for f in folder.iterdir()}
+    for name in ('best.pt', 'last.pt'): assert read_checkpoint(folder/name)['model'] == 'warp'
+
 # try-on
 
-def tryon(name, root, checkpoint, *more): return ['tryon', '--name', name, '--vvt_dataroot', str(root), '--checkpoint', str(checkpoint), '--workers', '0', *map(str, more)]
+def tryon(name, root, checkpoint, *more): return ['tryon', '--name', name, '--vvt_dataroot', str(root), '--checkpoint', str(checkpoint), '--workers', '0', '--gpu_ids', '-1', *map(str, more)]
 
 def check_results(folder, pairs, formats, fps=25.):
     "Every frame under its name, every video with its frames"

@@ -49,7 +49,7 @@ def read_options(
     return [Option(o.target.id, ast.unparse(o.annotation), ast.literal_eval(o.value), lines[o.end_lineno-1][o.end_col_offset:].strip(' #'), group_of(o.lineno))
             for o in ast.parse(source).body if isinstance(o, ast.AnnAssign)]
 
-# %% ../../nbs/cli/70_runs.ipynb #778446a6
+# %% ../../nbs/cli/70_runs.ipynb #0765e235
 def _user_error(ename, evalue):
     "Our own exception behind a cell's error, also where a loader's worker process raised it; else None"
     cls, last = getattr(safe, ename, None), [l for l in str(evalue).splitlines() if l.strip()][-1:] or ['']
@@ -71,7 +71,8 @@ def execute(
     if unknown: raise OptionError(f'{name} has no option {", ".join(sorted(unknown))}')
     out.parent.mkdir(parents=True, exist_ok=True)
     shown = {} if quiet else dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
-    try: pm.execute_notebook(str(source), str(out), params, kernel_name='python3', progress_bar=False, config=kernel, **shown)
+    silent = ['--IPKernelApp.log_level=CRITICAL'] # else a kernel may remark on its end on our terminal
+    try: pm.execute_notebook(str(source), str(out), params, kernel_name='python3', progress_bar=False, config=kernel, extra_arguments=silent, **shown)
     except pm.PapermillExecutionError as e:
         raise (_user_error(e.ename, e.evalue) or RuntimeError(f'{e.ename}: {e.evalue}\nThe notebook with the error: {out}')) from None
     return out
