@@ -52,7 +52,7 @@ def add_options(
         for o in options:
             if o.group == title: add_option(group, o)
 
-# %% ../../nbs/cli/71_cli.ipynb #c128bc9f
+# %% ../../nbs/cli/71_cli.ipynb #b3e50617
 def run(
     notebook:str, # name of a run notebook
     params:dict, # values of its options
@@ -65,8 +65,8 @@ def run(
 
 def _sample(args):
     from shineon.data.sample import make_sample
-    out = make_sample(args.out, n_train=args.n_train, n_test=args.n_test, n_frames=args.n_frames, height=args.height, width=args.width, seed=args.seed)
-    print(f'{args.n_train} training and {args.n_test} test videos in {out}')
+    make_sample(args.out, n_train=args.n_train, n_test=args.n_test, n_frames=args.n_frames, height=args.height, width=args.width, seed=args.seed)
+    print(f'{args.n_train} training and {args.n_test} test videos in {args.out}')
 
 def _demo(args):
     from shineon.cli.demo import demo
@@ -130,5 +130,5 @@ def main(
     except RuntimeError as e: print(f'shineon: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print('shineon: stopped', file=sys.stderr); return 130
 
-# %% ../../nbs/cli/71_cli.ipynb #7769cdec
-if __name__ == '__main__': sys.exit(main())
+# %% ../../nbs/cli/71_cli.ipynb #ecdaf678
+if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())
