@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['run_notebook', 'Option', 'read_options', 'execute']
 
-# %% ../../nbs/cli/70_runs.ipynb #cdca70c3
-import ast, json, os, sys
+# %% ../../nbs/cli/70_runs.ipynb #7a1713ce
+import ast, json, sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def read_options(
     return [Option(o.target.id, ast.unparse(o.annotation), ast.literal_eval(o.value), lines[o.end_lineno-1][o.end_col_offset:].strip(' #'), group_of(o.lineno))
             for o in ast.parse(source).body if isinstance(o, ast.AnnAssign)]
 
-# %% ../../nbs/cli/70_runs.ipynb #0765e235
+# %% ../../nbs/cli/70_runs.ipynb #9508afa3
 def _user_error(ename, evalue):
     "Our own exception behind a cell's error, also where a loader's worker process raised it; else None"
     cls, last = getattr(safe, ename, None), [l for l in str(evalue).splitlines() if l.strip()][-1:] or ['']
@@ -64,15 +64,13 @@ def execute(
 ) -> Path: # the executed notebook
     "Execute a run notebook; raises the `ShineOnError` that stopped it, or `RuntimeError`"
     import papermill as pm
-    from traitlets.config import Config
-    kernel = Config(KernelManager=dict(transport='ipc')) if os.name == 'posix' else Config() # no open port, where sockets can be files
     source, out = run_notebook(name), Path(folder)/f'{name}.ipynb'
     unknown = set(params) - {o.name for o in read_options(source)}
     if unknown: raise OptionError(f'{name} has no option {", ".join(sorted(unknown))}')
     out.parent.mkdir(parents=True, exist_ok=True)
     shown = {} if quiet else dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
-    silent = ['--IPKernelApp.log_level=CRITICAL'] # else a kernel may remark on its end on our terminal
-    try: pm.execute_notebook(str(source), str(out), params, kernel_name='python3', progress_bar=False, config=kernel, extra_arguments=silent, **shown)
+    silent = ['--IPKernelApp.log_level=CRITICAL'] # else a kernel remarks on its start and end on our terminal
+    try: pm.execute_notebook(str(source), str(out), params, kernel_name='python3', progress_bar=False, extra_arguments=silent, **shown)
     except pm.PapermillExecutionError as e:
         raise (_user_error(e.ename, e.evalue) or RuntimeError(f'{e.ename}: {e.evalue}\nThe notebook with the error: {out}')) from None
     return out
