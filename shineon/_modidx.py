@@ -361,6 +361,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'shineon.tryon.video.contact_sheet': ('tryon/video.html#contact_sheet', 'shineon/tryon/video.py'),
                                      'shineon.tryon.video.labelled': ('tryon/video.html#labelled', 'shineon/tryon/video.py'),
                                      'shineon.tryon.video.read_video': ('tryon/video.html#read_video', 'shineon/tryon/video.py'),
+                                     'shineon.tryon.video.show_picture': ('tryon/video.html#show_picture', 'shineon/tryon/video.py'),
                                      'shineon.tryon.video.show_video': ('tryon/video.html#show_video', 'shineon/tryon/video.py'),
                                      'shineon.tryon.video.video_info': ('tryon/video.html#video_info', 'shineon/tryon/video.py'),
                                      'shineon.tryon.video.write_png': ('tryon/video.html#write_png', 'shineon/tryon/video.py'),
