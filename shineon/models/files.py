@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'FORMAT', 'model_name', 'build_model', 'save_model', 'read_checkpoint', 'load_model']
 
-# %% ../../nbs/models/27_files.ipynb #a76e84e0
+# %% ../../nbs/models/27_files.ipynb #ebec1001
 from pathlib import Path
 import torch
 from torch import nn
@@ -13,9 +13,10 @@ from ..data.labels import model_synonyms
 from ..safe import CheckpointError, OptionError, replacing
 from .warp import WarpModule
 from .unetmask import UNetMask
+from .sams import SamsGenerator
 
-# %% ../../nbs/models/27_files.ipynb #1aa92deb
-MODELS = dict(warp=WarpModule, unet=UNetMask)
+# %% ../../nbs/models/27_files.ipynb #2c3c84c4
+MODELS = dict(warp=WarpModule, unet=UNetMask, sams=SamsGenerator)
 
 def model_name(
     s:str, # a name or synonym
