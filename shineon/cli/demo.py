@@ -14,10 +14,10 @@ from .runs import execute
 from ..experiment import run_folder
 from ..safe import DataError
 
-# %% ../../nbs/cli/72_demo.ipynb #1ff6b9ee
-SAMPLE = dict(n_train=40, n_test=3, n_frames=16)
-WARP = dict(ngf=24, lr=5e-4, batch_size=4, steps=900, init_type='kaiming', grid_reg=.3)
-UNET = dict(ngf=24, lr=2e-3, batch_size=4, steps=750, init_type='kaiming', wt_vgg=0., activation='gelu')
+# %% ../../nbs/cli/72_demo.ipynb #11773d55
+SAMPLE = dict(n_train=56, n_test=3, n_frames=12)
+WARP = dict(ngf=24, lr=5e-4, batch_size=4, steps=700, init_type='kaiming', grid_reg=.3)
+UNET = dict(ngf=24, lr=2e-3, batch_size=4, steps=700, init_type='kaiming', wt_vgg=0., activation='gelu')
 
 def epochs_for(
     steps:int, # wanted

@@ -56,7 +56,7 @@ class Board(Callback):
 
     def after_validate(self):
         loss = self.recorder.loss.value
-        if loss is not None: self._scalars('valid', loss, {m.name: m.value for m in self.recorder.metrics if m.value is not None})
+        if loss is not None: self._scalars('valid', loss, {m.name: m.value for m in self.recorder.metrics if m.value is not None and not getattr(m, 'of_training', False)})
 
     def after_fit(self): self.writer.close()
 
