@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['declare_missing_ops', 'enable_torchvision']
 
-# %% ../nbs/00_compat.ipynb #1df3e12a
+# %% ../nbs/00_compat.ipynb #3753a7e9
 import sys
 from importlib.abc import MetaPathFinder
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
 
-# %% ../nbs/00_compat.ipynb #4dfd2e9c
+# %% ../nbs/00_compat.ipynb #1533f18d
 _schema = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
 _libs = [] # torch forgets declarations once their `Library` is collected
 
@@ -21,7 +21,7 @@ def declare_missing_ops(
 ) -> list[str]: # names that had to be declared
     "Declare torchvision's compiled operators where its library cannot be loaded beside this torch"
     import torch
-    if folder is None: folder = Path(find_spec('torchvision').origin).parent
+    if folder is None: folder = Path(PathFinder.find_spec('torchvision').origin).parent
     for lib in [*folder.glob('_C*.so'), *folder.glob('_C*.pyd')]:
         try: torch.ops.load_library(str(lib))
         except OSError: pass # built for another torch: its operators are what we declare
@@ -31,13 +31,13 @@ def declare_missing_ops(
         for n in missing: _libs[-1].define(n + _schema)
     return missing
 
-# %% ../nbs/00_compat.ipynb #d59f57f6
+# %% ../nbs/00_compat.ipynb #449195ee
 class _TorchvisionFinder(MetaPathFinder):
     "Finds nothing; runs `declare_missing_ops` just before torchvision is imported"
     def find_spec(self, name, path=None, target=None):
         if name != 'torchvision': return None
         sys.meta_path.remove(self)
-        if find_spec('torchvision'): declare_missing_ops()
+        if PathFinder.find_spec('torchvision'): declare_missing_ops()
 
 # %% ../nbs/00_compat.ipynb #b0c17d66
 def enable_torchvision():
