@@ -28,7 +28,7 @@ def layer_indices(
         if not -n<=i<n: raise OptionError(f'{option} has {i}, and there are {n} such layers', do=f'Choose from {-n} to {n-1}' if n else 'Leave it empty')
     return {i%n for i in numbers}
 
-# %% ../../nbs/models/25_sams.ipynb #70623f9f
+# %% ../../nbs/models/25_sams.ipynb #a9c62a45
 class SamsGenerator(nn.Module):
     "Frames of a person in a garment, each from those before it and label maps: Self-Attentive Multi-SPADE"
     def __init__(self,
@@ -44,6 +44,7 @@ class SamsGenerator(nn.Module):
         attention_middle_indices=(), # which of them have attention, see `layer_indices`
         attention_decoder_indices=(), # which blocks of the decoder have attention, innermost first
         norm_G:str='spectralspadesyncbatch3x3', # see `parse_norm`
+        spade_hidden:int=128, # features between a label map and what it does; fewer are faster at large sizes
         activation:str='relu', # relu, gelu, swish or sine
         flow_warp:bool=False, # blend with the previous result moved by flow? Needs several frames
         init_type:str='xavier', # see `init_weights`
@@ -51,7 +52,7 @@ class SamsGenerator(nn.Module):
     ):
         config = config_of(locals())
         super().__init__()
-        at_least(1, n_frames_total=n_frames_total, ngf_power_base=ngf_power_base, ngf_pow_step=ngf_pow_step)
+        at_least(1, n_frames_total=n_frames_total, ngf_power_base=ngf_power_base, ngf_pow_step=ngf_pow_step, spade_hidden=spade_hidden)
         at_least(0, num_middle=num_middle, ngf_pow_outer=ngf_pow_outer)
         at_least(ngf_pow_outer, ngf_pow_inner=ngf_pow_inner)
         if flow_warp and n_frames_total<2: raise OptionError('flow_warp needs n_frames_total > 1')
@@ -63,7 +64,7 @@ class SamsGenerator(nn.Module):
         self.encoder_key = self.keys[encoder_input]
 
         spectral,norm,ks = parse_norm(norm_G)
-        kw,label_ch = dict(norm=norm, ks=ks, act=activation), {n: CHANNELS[n] for n in names}
+        kw,label_ch = dict(norm=norm, ks=ks, hidden=spade_hidden, act=activation), {n: CHANNELS[n] for n in names}
         one = lambda ch: SPADE(ch, CHANNELS[encoder_input]*self.memory, **kw)
         several = lambda attentive: lambda ch: (SelfAttentiveMultiSPADE if attentive else MultiSPADE)(ch, label_ch, **kw)
         blocks = lambda pairs, make: nn.ModuleList(SPADEResBlock(*p, make(i), spectral, activation) for i,p in enumerate(pairs))
@@ -71,6 +72,7 @@ class SamsGenerator(nn.Module):
         back = widths[::-1]
         middle = layer_indices(attention_middle_indices, num_middle, 'attention_middle_indices')
         decoder = layer_indices(attention_decoder_indices, len(widths)-1, 'attention_decoder_indices')
+        self.width = back[0] # channels of the innermost features
         self.first = nn.Conv2d(3*self.memory, widths[0], 3, padding=1)
         self.encoder = blocks(zip(widths, widths[1:]), lambda i: one)
         self.middle = blocks([(back[0],back[0])]*num_middle, lambda i: several(i in middle))
@@ -79,24 +81,40 @@ class SamsGenerator(nn.Module):
         self.last = nn.Conv2d(widths[0], 4 if flow_warp else 3, 3, padding=1)
         settle_spectral(init_weights(self, init_type, init_variance))
 
-    def paint(self,
+    def sizes(self,
+        h:int, # height of the frames
+        w:int, # width of the frames
+    ) -> list[tuple[int,int]]: # a size for each level, outermost first
+        "Sizes of the features"
+        sizes = [(h,w)]
+        for _ in self.encoder: sizes.append(tuple(-(-s//2) for s in sizes[-1]))
+        return sizes
+
+    def encode(self,
         before:Tensor, # results of the previous frames, joined, `(b memory*3 h w)`
         context:Tensor, # the encoder's label maps of the previous frames, joined, `(b memory*k h w)`
+    ) -> Tensor: # `(b 16*ngf h/16 w/16)` at defaults
+        "What the past says"
+        x = self.first(before) # (b ngf h w)
+        for block in self.encoder:
+            x = block(x, fit_maps(context, x.shape[-2:])) # (b 2*ngf h w) ... (b 16*ngf h/8 w/8)
+            x = F.avg_pool2d(x, 2, ceil_mode=True) # (b 2*ngf h/2 w/2) ... (b 16*ngf h/16 w/16)
+        return x
+
+    def paint(self,
+        x:Tensor, # of `encode`; zeros where there is no past
         labels:dict[str,Tensor], # this frame's label maps by name, `(b k h w)`
     ) -> tuple[Tensor,Tensor]: # new picture `(b 3 h w)`; its weight `(b 1 h w)`, with no channel unless `flow_warp`
-        "One pass through the network"
-        x,sizes = self.first(before),[] # (b ngf h w)
-        fit = lambda: {n: fit_maps(m, x.shape[-2:]) for n,m in labels.items()}
-        for block in self.encoder:
-            sizes.append(x.shape[-2:])
-            x = block(x, fit_maps(context, sizes[-1])) # (b 2*ngf h w) ... (b 16*ngf h/8 w/8)
-            x = F.avg_pool2d(x, 2, ceil_mode=True) # (b 2*ngf h/2 w/2) ... (b 16*ngf h/16 w/16)
-        maps = fit()
-        for block in self.middle: x = block(x, maps) # (b 16*ngf h/16 w/16)
+        "What this frame shows"
+        maps = next(iter(labels.values()))
+        *sizes,inner = self.sizes(*maps.shape[-2:])
+        fit = lambda size: {n: fit_maps(m, size) for n,m in labels.items()}
+        at_inner = fit(inner)
+        for block in self.middle: x = block(x, at_inner) # (b 16*ngf h/16 w/16)
         for block,size in zip(self.decoder, reversed(sizes)):
-            x = F.interpolate(x, size=tuple(size), mode='nearest') # (b 16*ngf h/8 w/8) ... (b 2*ngf h w)
-            x = block(x, fit()) # (b 8*ngf h/8 w/8) ... (b ngf h w)
-        y = self.last(self.act(x)).to(before.dtype) # (b 3|4 h w)
+            x = F.interpolate(x, size=size, mode='nearest') # (b 16*ngf h/8 w/8) ... (b 2*ngf h w)
+            x = block(x, fit(size)) # (b 8*ngf h/8 w/8) ... (b ngf h w)
+        y = self.last(self.act(x)).to(maps.dtype) # (b 3|4 h w)
         return y[:,:3].tanh(), y[:,3:].sigmoid()
 
     def seen(self,
@@ -121,16 +139,20 @@ class SamsGenerator(nn.Module):
         clip:dict, # a batch of clips
         i:int, # number of the frame in its clip
         seen:dict, # as from `seen`, with results up to frame `i-1`
+        alone:bool=False, # is it known that no frame lies before it?
     ) -> dict: # `result` `(b 3 h w)`, with `flow_warp` also `flow_mask` `(b 1 h w)`
         "Draw one frame"
-        k = self.memory
-        before,context = (seen[part][:,i:i+k]*(self.n_frames>1) for part in ('result','context')) # (b k 3|c h w); a network for one frame remembers none
+        before,context,known = (seen[part][:,i:i+self.memory] for part in ('result','context','there')) # (b k 3|c|1 h w)
         now = {key: x[:,i:i+1] for key,x in clip.items() if key in (*self.keys.values(), 'flow')}
         labels = {n: join_inputs(now, [key])[:,0] for n,key in self.keys.items()} # (b c h w) each
-        new,weight = self.paint(before.flatten(1,2), context.flatten(1,2), labels) # (b 3 h w), (b 0|1 h w)
-        there = seen['there'][:,i+k] # (b 1 1 1)
+        if alone or self.n_frames==1: # a network for one frame remembers none
+            b,_,_,h,w = context.shape
+            x = context.new_zeros(b, self.width, *self.sizes(h, w)[-1]) # (b 16*ngf h/16 w/16)
+        else: x = self.encode(before.flatten(1,2), context.flatten(1,2)) * known.amax(1) # (b 16*ngf h/16 w/16)
+        new,weight = self.paint(x, labels) # (b 3 h w), (b 0|1 h w)
+        there = seen['there'][:,i+self.memory] # (b 1 1 1)
         if not self.flow_warp: return dict(result=new*there)
-        stay = (1-weight)*seen['there'][:,i+k-1] # (b 1 h w)
+        stay = (1-weight)*known[:,-1] # (b 1 h w)
         new = stay*resample(before[:,-1], join_inputs(now, ['flow'])[:,0]) + (1-stay)*new
         return dict(result=new*there, flow_mask=weight*there)
 
@@ -139,7 +161,7 @@ class SamsGenerator(nn.Module):
         outs,n,first = [],clip['valid'].shape[1],seen['result'].shape[1]-self.memory
         with cached():
             for i in range(first, n):
-                outs.append(self.frame(clip, i, seen))
+                outs.append(self.frame(clip, i, seen, past is None and i==first))
                 seen['result'] = torch.cat([seen['result'], outs[-1]['result'].detach()[:,None]], 1)
         out = {k: torch.stack([o[k] for o in outs], 1) for k in outs[0]} # (b now c h w)
         return {k: F.pad(x, (0,0, 0,0, 0,0, first,0)) for k,x in out.items()}, seen # (b n c h w)
@@ -163,7 +185,7 @@ class SamsGenerator(nn.Module):
         seen = self.seen(clip, n_frames_now, past)
         first = seen['result'].shape[1]-self.memory
         seen['result'] = torch.cat([seen['result'], result[:,first:].detach()], 1)
-        with at_rest(self): return self.frame(clip, i, seen)
+        with at_rest(self): return self.frame(clip, i, seen, past is None and i==first)
 
     def step(self,
         frame:dict, # clips of one frame
@@ -178,12 +200,10 @@ class SamsGenerator(nn.Module):
         w:int=192, # width of the frames
     ) -> list[dict]: # a row for each layer: `layer`, `size`, `channels`, `maps`, `attention`, `parameters`
         "The network as a table"
-        sizes = [(h,w)]
-        for _ in self.encoder: sizes.append(tuple(-(-s//2) for s in sizes[-1]))
-        inner,names = sizes[-1],' '.join(self.keys)
+        sizes,names = self.sizes(h, w),' '.join(self.keys)
         rows = [('first', self.first, sizes[0], '')]
         rows += [(f'encoder {i}', b, s, f'{self.config["encoder_input"]}, previous') for i,(b,s) in enumerate(zip(self.encoder, sizes))]
-        rows += [(f'middle {i}', b, inner, names) for i,b in enumerate(self.middle)]
+        rows += [(f'middle {i}', b, sizes[-1], names) for i,b in enumerate(self.middle)]
         rows += [(f'decoder {i}', b, s, names) for i,(b,s) in enumerate(zip(self.decoder, sizes[-2::-1]))]
         rows += [('last', self.last, sizes[0], '')]
         ends = lambda layer: (layer.conv1.in_channels, layer.conv2.out_channels) if isinstance(layer, SPADEResBlock) else (layer.in_channels, layer.out_channels)
