@@ -46,7 +46,7 @@ def warped_dir(vvt, workplace, warp_run, shineon_command):
     assert r.status == 0, r.err
     return workplace/'test_results'/'warped'
 
-# the two command lines of the project's description, but for their first words
+# the three command lines of the project's description, but for their first words
 warp_command = '''
 --name train_warp \\
 --model warp \\
@@ -64,6 +64,17 @@ unet_command = '''
 --accumulated_batches 16 \\
 --activation gelu \\
 --warp_cloth_dir /path/to/output/warp/cloth/directory
+'''
+
+sams_command = '''
+--name "SAMS-GAN_train" \\
+--model sams \\
+--ngf_pow_outer 6 \\
+--ngf_pow_inner 10 \\
+--n_frames_total 5 \\
+--n_frames_now 1 \\
+--batch_size 4 \\
+--workers 8
 '''
 
 def words(command): return shlex.split(command.replace('\\\n', ' ')) # as the shell does

@@ -1,8 +1,8 @@
 "The command line: the description's two commands, what a run leaves, options"
-import json, os, re
+import json, os, re, shutil
 
 import pytest, yaml
-from conftest import short, small, unet_command, warp_command, words
+from conftest import sams_command, short, small, unet_command, warp_command, words
 from shineon.cli.cli import main
 from shineon.cli.runs import read_options, run_notebook
 
@@ -15,16 +15,19 @@ def contents(folder): return {str(p.relative_to(folder)): p.read_bytes() for p i
 @pytest.mark.parametrize('command,given', [
     (warp_command, dict(name='train_warp', workers=4, batch_size=4)),
     (unet_command, dict(name='train_shineon', batch_size=4, person_inputs=['densepose','agnostic'], cloth_inputs=['cloth'], val_check_interval=.05, self_attn=True,
-                        accumulated_batches=16, activation='gelu', warp_cloth_dir='/path/to/output/warp/cloth/directory'))], ids=['warp', 'unet'])
+                        accumulated_batches=16, activation='gelu', warp_cloth_dir='/path/to/output/warp/cloth/directory')),
+    (sams_command, dict(name='SAMS-GAN_train', ngf_pow_outer=6, ngf_pow_inner=10, n_frames_total=5, n_frames_now=1, batch_size=4, workers=8))], ids=['warp', 'unet', 'sams'])
 def test_commands_run_as_they_stand(command, given, shineon_command, tmp_path):
     r = shineon_command('train', *words(command), cwd=tmp_path)
     assert r.status == 0, r.err
-    folder, model = tmp_path/'experiments'/given['name'], 'unet' if 'activation' in given else 'warp'
+    args = words(command)
+    folder, model = tmp_path/'experiments'/given['name'], args[args.index('--model')+1]
     assert yaml.safe_load((folder/'params.yaml').read_text()) == defaults(f'train_{model}') | given
     metrics = json.loads((folder/'metrics.json').read_text())
-    assert metrics['parameters'] == dict(warp=19_057_650, unet=22_647_176)[model] # full size
+    assert metrics['parameters'] == dict(warp=19_057_650, unet=22_647_176, sams=184_794_947)[model] # full size
     assert metrics['steps'] == 1 and 'no vvt_dataroot' in r.out
     assert {p.name for p in tmp_path.iterdir()} == {'experiments'} # nothing is written elsewhere
+    shutil.rmtree(folder/'checkpoints') # gigabytes
 
 def test_unet_command_on_data(unet_run, vvt, warped_dir):
     params = yaml.safe_load((unet_run/'params.yaml').read_text())
@@ -64,7 +67,7 @@ def test_tensorboard(warp_run):
     events = EventAccumulator(str(warp_run/'tensorboard')).Reload()
     tags = events.Tags()
     assert {'loss/train', 'loss/valid', 'l1/train', 'l1/valid', 'lr'} <= set(tags['scalars']) and tags['images'] == ['pictures']
-    assert [e.step for e in events.Scalars('loss/train')] == [0,1,2,3] # display_count 1
+    assert [e.step for e in events.Scalars('loss/train')] == [1,2,3,4] # display_count 1
     assert len(events.Images('pictures')) > 0 and events.Images('pictures')[0].encoded_image_string[1:4] == b'PNG'
     assert len(events.Scalars('loss/valid')) == 2
 

@@ -7,7 +7,7 @@ from shineon.cli.runs import read_options, run_notebook
 
 modules = sorted(p for p in (repo/'shineon').rglob('*.py') if p.name not in ('__init__.py', '_modidx.py'))
 dotted = lambda p: '.'.join(p.relative_to(repo).with_suffix('').parts)
-runs = ['train_warp', 'train_unet', 'tryon']
+runs = ['train_warp', 'train_unet', 'train_sams', 'tryon']
 
 def python(code): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
 
@@ -50,6 +50,10 @@ training = dict(everywhere, **data, checkpoint='', fast_dev_run=False, batch_siz
 table = dict(train_warp=dict(training, grid_size=5, person_inputs=['agnostic','cocopose']),
              train_unet=dict(training, warp_cloth_dir='warp-cloth', person_inputs=['agnostic','densepose'], n_frames_total=1, self_attn=False, num_attn=2, flow_warp=False,
                              activation='relu', pen_flow_mask=1),
+             train_sams=dict(training | dict(batch_size=4, ngf=0), warp_cloth_dir='warp-cloth', person_inputs=['agnostic','densepose','flow'], n_frames_total=5, n_frames_now=0,
+                             flow_warp=False, activation='relu', encoder_input='flow', norm_G='spectralspadesyncbatch3x3', ngf_power_base=2, ngf_pow_outer=6, ngf_pow_inner=10,
+                             ngf_pow_step=1, num_middle=3, attention_middle_indices=[], attention_decoder_indices=[], wt_l1=1, wt_vgg=1, wt_multiscale=1, wt_temporal=1,
+                             gan_mode='hinge', lr_D=3e-4, no_ganFeat_loss=False, norm_D='spectralinstance', netD_subarch='n_layer', num_D=2, n_layers_D=4, ndf=64),
              tryon=dict(everywhere, **data, checkpoint='', warp_cloth_dir='warp-cloth', result_dir='test_results', tryon_list='', random_tryon=False))
 
 @pytest.mark.parametrize('notebook', runs)
@@ -65,13 +69,15 @@ def test_options(notebook):
         assert o.help and o.group != 'options' and isinstance(o.default, types[o.type]), o
     assert {k: by_name[k].default for k in table[notebook]} == table[notebook]
 
+differing = ('person_inputs', 'cloth_inputs', 'checkpoint', 'workers', 'vvt_dataroot', 'warp_checkpoint', 'batch_size', 'n_frames_total', 'ngf') # they belong to a network
+
 @pytest.mark.parametrize('notebook', runs)
 def test_same_option_everywhere(notebook):
     "An option of two notebooks has one type, one default and one comment"
     for other in runs:
         theirs = {o.name: o for o in read_options(run_notebook(other))}
         for o in read_options(run_notebook(notebook)):
-            if o.name in theirs and o.name not in ('person_inputs', 'cloth_inputs', 'checkpoint', 'workers', 'vvt_dataroot', 'warp_checkpoint'):
+            if o.name in theirs and o.name not in differing:
                 assert (o.type, o.default, o.help) == (theirs[o.name].type, theirs[o.name].default, theirs[o.name].help), o.name
 
 def test_defaults_of_functions():
@@ -79,15 +85,20 @@ def test_defaults_of_functions():
     import inspect
     from shineon.data.clips import ClipReader
     from shineon.data.loaders import clip_loaders
+    from shineon.models.critics import MultiscaleCritic
+    from shineon.models.sams import SamsGenerator
     from shineon.models.unetmask import UNetMask
     from shineon.models.warp import WarpModule
+    from shineon.train.frames import ProgressiveFramesCallback
+    from shineon.train.gan import GANCallback, SamsLoss
     from shineon.train.learners import tryon_learner
     from shineon.train.losses import UNetMaskLoss, WarpLoss
-    places = dict(train_warp=[WarpModule, WarpLoss, clip_loaders, tryon_learner], train_unet=[UNetMask, UNetMaskLoss, ClipReader, clip_loaders, tryon_learner])
+    places = dict(train_warp=[WarpModule, WarpLoss, clip_loaders, tryon_learner], train_unet=[UNetMask, UNetMaskLoss, ClipReader, clip_loaders, tryon_learner],
+                  train_sams=[SamsGenerator, MultiscaleCritic, GANCallback, SamsLoss, ProgressiveFramesCallback, tryon_learner])
     for notebook, functions in places.items():
         options = {o.name: o.default for o in read_options(run_notebook(notebook))}
         for f in functions:
             for k,p in inspect.signature(f).parameters.items():
-                if k not in options or p.default is p.empty: continue
+                if k not in options or p.default is p.empty or k == 'n_frames_now': continue # 0 on the command line, None in Python
                 given = list(p.default) if isinstance(p.default, tuple) else p.default
                 assert given == options[k], (f.__name__, k)

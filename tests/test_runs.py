@@ -33,13 +33,24 @@ def test_other_seed_other_weights(warp_run, vvt, in_process, monkeypatch, tmp_pa
     assert main(train('warp', 'other', vvt, '--seed', 6)) == 0
     assert not equal(weights(warp_run), weights(tmp_path/'experiments'/'other'))
 
-def test_going_on_from_a_checkpoint(unet_run, vvt, warped_dir, in_process, monkeypatch, tmp_path):
+def test_beginning_with_a_network(unet_run, vvt, warped_dir, in_process, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     start = unet_run/'checkpoints'/'last.pt' # the network's options, such as self_attn and gelu, come from the file
-    assert main(train('unet', 'on', vvt, '--checkpoint', start, '--warp_cloth_dir', warped_dir, '--wt_vgg', 0, '--lr', 1e-9, '--n_frames_total', 3, '--person_inputs', 'cocopose')) == 0
+    assert main(train('unet', 'on', vvt, '--weights', start, '--warp_cloth_dir', warped_dir, '--wt_vgg', 0, '--lr', 1e-9, '--n_frames_total', 3, '--person_inputs', 'cocopose')) == 0
     on, before = weights(tmp_path/'experiments'/'on'), weights(unet_run)
     assert on.keys() == before.keys() and all(torch.allclose(on[k], before[k], atol=1e-6) for k in on)
     assert read_checkpoint(tmp_path/'experiments'/'on'/'checkpoints'/'last.pt')['config'] == read_checkpoint(start)['config']
+
+@pytest.mark.parametrize('model', ['warp', 'unet'])
+def test_going_on(model, warp_run, vvt, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    more = ['--save_count', 3, *(['--wt_vgg', 0] if model == 'unet' else [])]
+    assert main(train(model, 'whole', vvt, *more)) == 0
+    whole = tmp_path/'experiments'/'whole'
+    assert main(train(model, 'on', vvt, *more, '--checkpoint', whole/'checkpoints'/'step_3.pt')) == 0 # in the middle of the second epoch
+    assert equal(weights(whole), weights(tmp_path/'experiments'/'on'))
+    assert main(train(model, 'whole', vvt, *more, '--checkpoint', 'last', '--decay_epochs', 2)) == 0 # an epoch more, in the same folder
+    assert json.loads((whole/'metrics.json').read_text())['steps'] == 6 and not equal(weights(whole), weights(tmp_path/'experiments'/'on'))
 
 def test_one_step_to_try_everything_out(vvt, in_process, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -142,5 +153,5 @@ def test_flow_warp_and_attention(vvt, warp_run, in_process, monkeypatch, tmp_pat
     assert main(tryon('frames_on', vvt, folder/'checkpoints'/'last.pt', '--warp_checkpoint', warp, '--tryon_list', vvt/'tryon_list.csv', '--out_fmt', 'png', 'mp4')) == 0
     from shineon.data.layouts import read_tryon_list, vvt_videos
     check_results(tmp_path/'test_results'/'frames_on', read_tryon_list(vvt/'tryon_list.csv', vvt_videos(vvt, 'test'), vvt), ['png','mp4'])
-    assert main(train('unet', 'on', vvt, '--checkpoint', folder/'checkpoints'/'last.pt', '--warp_checkpoint', warp, '--wt_vgg', 0)) == 0 # clips of 3 frames, as the file says
+    assert main(train('unet', 'on', vvt, '--weights', folder/'checkpoints'/'last.pt', '--warp_checkpoint', warp, '--wt_vgg', 0)) == 0 # clips of 3 frames, as the file says
     assert read_checkpoint(tmp_path/'experiments'/'on'/'checkpoints'/'last.pt')['config']['n_frames_total'] == 3

@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['number', 'add_option', 'add_options', 'run', 'main']
 
-# %% ../../nbs/cli/71_cli.ipynb #4bf714a0
+# %% ../../nbs/cli/71_cli.ipynb #01e09f6a
 import argparse, sys
 from pathlib import Path
 
 import shineon
 from .runs import Option, execute, read_options, run_notebook
 from ..data.labels import model_synonyms
-from ..experiment import run_folder
+from ..experiment import goes_on, run_folder
 from ..safe import OptionError, ShineOnError
 
-# %% ../../nbs/cli/71_cli.ipynb #78cb6038
-_short = dict(batch_size=['--batch', '-b']) # further names of options
+# %% ../../nbs/cli/71_cli.ipynb #510a40ff
+_short = dict(batch_size=['--batch', '-b'], ngf_power_base=['--ngf_base']) # further names of options
 
 def number(
     text:str, # as typed
@@ -52,14 +52,16 @@ def add_options(
         for o in options:
             if o.group == title: add_option(group, o)
 
-# %% ../../nbs/cli/71_cli.ipynb #b3e50617
+# %% ../../nbs/cli/71_cli.ipynb #65e230f0
 def run(
     notebook:str, # name of a run notebook
     params:dict, # values of its options
 ) -> Path: # the run's folder
     "Execute a run notebook in its experiment's folder"
-    folder = run_folder(params['name'], params['experiments_dir'], notebook, params['overwrite'])
+    checkpoint = params['checkpoint'] if notebook.startswith('train_') else '' # for a try-on it names a network
+    folder = run_folder(params['name'], params['experiments_dir'], notebook, params['overwrite'], checkpoint=checkpoint)
     print(f'{notebook} -> {folder}', flush=True)
+    if (before := folder/f'{notebook}.ipynb').exists() and goes_on(folder, checkpoint): before.rename(folder/f'{notebook}.{len(list(folder.glob("*.ipynb")))}.ipynb')
     execute(notebook, params | dict(name=folder.name), folder)
     return folder
 
@@ -75,10 +77,10 @@ def _demo(args):
 def _train_notebook(model): # name or synonym -> name of the run notebook
     name = f'train_{model_synonyms.get(model, model)}'
     try: run_notebook(name)
-    except OptionError: raise OptionError(f'no model is called "{model}"', do=f'Choose warp (or gmm), unet (or {", ".join(k for k,v in model_synonyms.items() if v == "unet")})') from None
+    except OptionError: raise OptionError(f'no model is called "{model}"', do=f'Choose warp (or gmm), unet (or {", ".join(k for k,v in model_synonyms.items() if v == "unet")}), sams') from None
     return name
 
-# %% ../../nbs/cli/71_cli.ipynb #34206636
+# %% ../../nbs/cli/71_cli.ipynb #27a1c400
 def _parser(model=None, **kw):
     p = argparse.ArgumentParser(prog='shineon', description='A workbench for video virtual try-on.', allow_abbrev=False)
     p.add_argument('--version', action='version', version=shineon.__version__)
@@ -93,7 +95,7 @@ def _parser(model=None, **kw):
     s.set_defaults(run=_sample)
 
     t = add('train', 'Train a network: executes its run notebook in experiments/NAME/.' + ('' if model else ' Options: shineon train --model MODEL --help'))
-    t.add_argument('--model', required=True, help='warp (or gmm), unet (or unet_mask, tom)')
+    t.add_argument('--model', required=True, help='warp (or gmm), unet (or unet_mask, tom), sams')
     if model: add_options(t, _train_notebook(model))
     t.set_defaults(run=lambda a: run(_train_notebook(a.model), _params(a)))
 

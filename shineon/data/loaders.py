@@ -57,13 +57,18 @@ def n_batches(
     if not share > 0 or isinstance(share, float) and share > 1: raise OptionError(f'{share} is no number of batches', do='Give a share such as 0.25 (at most 1.0) or a whole number of batches')
     return min(max(int(share*total) if isinstance(share, float) else share, 1), total)
 
-# %% ../../nbs/data/14_loaders.ipynb #d6a468ce
+# %% ../../nbs/data/14_loaders.ipynb #a749afc2
 class ClipDL(TfmdDL):
     "A fastai loader of clips: yields the pair (clip, clip)"
-    limit = 1. # share of an epoch, or number of batches, to use
+    limit, skip = 1., 0 # share of an epoch, or number of batches, to use; batches at the next epoch's start that are left out
     def __len__(self): return n_batches(self.limit, super().__len__())
     def __iter__(self):
-        for clip in islice(super().__iter__(), len(self)): yield clip, clip
+        n = len(self) - self.skip
+        if not n: self.randomize(); self.get_idxs() # an epoch's order is drawn, even if nothing is left of it
+        for clip in islice(super().__iter__(), n): yield clip, clip
+    def get_idxs(self):
+        skip, self.skip = self.skip, 0
+        return super().get_idxs()[skip*self.bs:]
 
     def show_batch(self,
         b:tuple|None=None, # a batch; the loader's next one when not given

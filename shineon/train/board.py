@@ -28,31 +28,29 @@ def result_rows(
     inputs = [n for n in ('cloth', 'agnostic', 'cocopose', 'densepose', 'flow') if n in clip]
     return picture_rows(clip | pred, inputs + made + truth, max_n)
 
-# %% ../../nbs/train/34_board.ipynb #8491da2c
+# %% ../../nbs/train/34_board.ipynb #d97a2463
 class Board(Callback):
     "Write a run's scalars and pictures to TensorBoard"
     order = 65 # after the recorder
     def __init__(self,
         folder:Path, # where the events go
         display_count:int=200, # steps between entries
-    ): self.folder, self.every, self.n_steps = folder, display_count, 0
+    ): self.folder, self.every = folder, display_count
 
     def before_fit(self):
         from torch.utils.tensorboard import SummaryWriter
-        self.writer = SummaryWriter(self.folder)
+        self.writer = SummaryWriter(self.folder, purge_step=self.train_iter or None) # a run that goes on takes back what was written after its checkpoint
 
     def _scalars(self, part, loss, terms):
-        self.writer.add_scalar(f'loss/{part}', float(loss), self.n_steps)
-        for k,v in terms.items(): self.writer.add_scalar(f'{k}/{part}', float(v), self.n_steps)
+        self.writer.add_scalar(f'loss/{part}', float(loss), self.train_iter)
+        for k,v in terms.items(): self.writer.add_scalar(f'{k}/{part}', float(v), self.train_iter)
 
     def after_batch(self):
-        if not self.training: return
-        if self.n_steps % self.every == 0:
-            self._scalars('train', self.loss.detach(), getattr(self.loss_func, 'terms', {}))
-            self.writer.add_scalar('lr', self.opt.hypers[-1]['lr'], self.n_steps)
-            _,rows = result_rows(self.x, self.pred)
-            self.writer.add_image('pictures', _sheet(rows), self.n_steps, dataformats='HWC')
-        self.n_steps += 1
+        if not self.training or self.train_iter % self.every != 1 % self.every: return # the first step, and every so many
+        self._scalars('train', self.loss.detach(), getattr(self.loss_func, 'terms', {}))
+        self.writer.add_scalar('lr', self.opt.hypers[-1]['lr'], self.train_iter)
+        _,rows = result_rows(self.x, self.pred)
+        self.writer.add_image('pictures', _sheet(rows), self.train_iter, dataformats='HWC')
 
     def after_validate(self):
         loss = self.recorder.loss.value

@@ -42,32 +42,40 @@ def last_frames(
         return x*counts[:,None,None,None].to(x.dtype)
     return {name: cut(x) if isinstance(x, Tensor) and x.ndim == 5 else x for name,x in clip.items()}
 
-# %% ../../nbs/train/32_frames.ipynb #ff86c70b
+# %% ../../nbs/train/32_frames.ipynb #eff521f0
+def _stages(text): # "0:1 5:3" -> {0: 1, 5: 3}
+    try: return {int(e): int(n) for e,n in (o.split(':') for o in text.replace(',', ' ').split())}
+    except ValueError: raise OptionError(f'grow is {text!r}', do='Write epochs and frames such as "0:1 5:3"') from None
+
 class ProgressiveFramesCallback(Callback):
     "Let the number of frames that count grow from 1 to `n_frames_total` over the epochs"
     order = -4 # when a clip is complete: after the warp
     def __init__(self,
         n_frames_total:int, # frames of a clip
         n_frames_now:int|None=None, # stay at this many; grow when not given
-        grow='even', # even, double, plateau, or `{epoch: frames}`
+        grow='even', # even, double, plateau, or `{epoch: frames}`, which can be written "0:1 5:3"
         patience:int=2, # with plateau: validations without a smaller loss before it grows
     ):
         at_least(1, n_frames_total=n_frames_total, patience=patience)
         if n_frames_now is not None and not 1 <= n_frames_now <= n_frames_total:
             raise OptionError(f'n_frames_now is {n_frames_now}', do=f'Choose 1 to {n_frames_total} (n_frames_total)')
+        if isinstance(grow, str) and ':' in grow: grow = _stages(grow)
         if not isinstance(grow, dict) and grow not in ('even','double','plateau'):
-            raise OptionError(f'grow is {grow!r}', do='Choose even, double, plateau, or {epoch: frames}')
+            raise OptionError(f'grow is {grow!r}', do='Choose even, double, plateau, or epochs and frames such as "0:1 5:3"')
         if isinstance(grow, dict) and not all(1 <= n <= n_frames_total for n in grow.values()):
             raise OptionError(f'grow is {grow}', do=f'Give numbers of frames from 1 to {n_frames_total} (n_frames_total)')
         self.total, self.fixed, self.grow, self.patience = n_frames_total, n_frames_now, grow, patience
-        self.now, self.best, self.waited, self.history, self._hook = n_frames_now or 1, math.inf, 0, [], None
+        self.now, self.best, self.waited, self.history, self.decided, self._hook = n_frames_now or 1, math.inf, 0, [], None, None
 
-    _kept = ('now','best','waited','history')
+    _kept = ('now','best','waited','history','decided')
     def state_dict(self): return {k: getattr(self, k) for k in self._kept} # plain types
     def load_state_dict(self, state): # of `state_dict`
         for k in self._kept: setattr(self, k, state[k])
 
+    def before_fit(self): self.decided = None
     def before_train(self):
+        if self.decided == self.epoch: return # it goes on within an epoch
+        self.decided = self.epoch
         if self.fixed is not None: now = self.fixed
         elif self.grow == 'plateau': now = min(self.now + (self.waited >= self.patience), self.total)
         else: now = max(self.now, frames_at(self.epoch, self.n_epoch, self.total, self.grow))

@@ -93,7 +93,7 @@ class SamsLoss(_Terms):
         if self.vgg is not None: terms['vgg'] = self.vgg(fake, real)
         return self.total(**terms)
 
-# %% ../../nbs/train/31_gan.ipynb #c5636579
+# %% ../../nbs/train/31_gan.ipynb #bc6baf63
 class GANCallback(Callback):
     "Train a multiscale and a temporal critic beside the generator, which is the Learner's model"
     order, run_valid = MixedPrecision.order-1, False
@@ -118,15 +118,19 @@ class GANCallback(Callback):
         self.wts, self.looks = {k: w for k,(_,w,_) in both.items()}, {k: f for k,(*_,f) in both.items()}
         self.opts = {k: torch.optim.Adam(c.parameters(), lr_D, betas=(.5, .999)) for k,c in self.critics.items()}
         self.lr_D, self.gan_mode, self.wt_feat, self.r1 = lr_D, gan_mode, wt_feat, r1
+        self.summed, self.sums, self.n_judged = None, {}, 0 # epoch, sums of its terms, batches in them
 
     def state_dict(self): # plain types and tensors
-        return {part: {k: v.state_dict() for k,v in getattr(self, part).items()} for part in ('critics','opts')}
+        return ({part: {k: v.state_dict() for k,v in getattr(self, part).items()} for part in ('critics','opts')}
+                | dict(sums=(self.summed, dict(self.sums), self.n_judged)))
 
     def load_state_dict(self, state): # of `state_dict`
         for part in ('critics','opts'):
             for k,v in getattr(self, part).items(): v.load_state_dict(state[part][k])
+        self.summed, self.sums, self.n_judged = state['sums']
 
     def before_fit(self):
+        self.summed = None
         for c in self.critics.values(): c.to(self.dls.device, memory_format=torch.channels_last).train()
         for o in self.opts.values(): o.load_state_dict(o.state_dict()) # moves its averages to where the weights are now
         if not any(isinstance(m, TrainTerm) for m in self.learn.metrics):
@@ -137,7 +141,8 @@ class GANCallback(Callback):
         return [*self.critics, *(['feat'] if self.wt_feat else []),
                 *(f'{k}_{part}' for k in self.critics for part in ('real','fake', *(['r1'] if self.r1 else [])))]
 
-    def before_train(self): self.sums, self.n_judged = {}, 0
+    def before_train(self):
+        if self.summed != self.epoch: self.summed, self.sums, self.n_judged = self.epoch, {}, 0 # else it goes on within an epoch
 
     @property
     def share(self): # of an accumulated batch
@@ -149,6 +154,9 @@ class GANCallback(Callback):
         return next(iter(self.learn._grab_cbs(MixedPrecision)), None)
 
     def frames(self, x): return x*self.x['valid'] # (b n 3 h w)
+
+    def try_out(self, clip, pred): # before training: does a critic take what a generator made of a clip?
+        for k,c in self.critics.items(): c.to(self.dls.device)(self.looks[k](clip, pred['result']))
 
     def after_loss(self): # inside of autocast
         fake, real = self.frames(self.pred['result']), self.frames(self.x['image'])

@@ -6,7 +6,7 @@
 __all__ = ['pick_device', 'seed_everything', 'keep_decay', 'WarpCloth', 'TermMetric', 'ValidateWithin', 'Lines', 'tryon_learner',
            'try_out', 'fit_schedule']
 
-# %% ../../nbs/train/35_learners.ipynb #628251cd
+# %% ../../nbs/train/35_learners.ipynb #b1cf6e89
 import random, time
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import nn
 from ..safe import OptionError, at_least
 from ..data.loaders import n_batches
 from .board import Board
-from .checkpoints import SaveCheckpoints
+from .checkpoints import ResumableLearner, SaveCheckpoints, TrainingState
 
 # %% ../../nbs/train/35_learners.ipynb #a172ee40
 def pick_device(
@@ -105,7 +105,7 @@ class ValidateWithin(Callback):
         learn.recorder.log, learn.training = log, True
         learn.model.train()
 
-# %% ../../nbs/train/35_learners.ipynb #5963545d
+# %% ../../nbs/train/35_learners.ipynb #5b22dc82
 class Lines(Callback):
     "Print a line for each epoch, and one every so many seconds within"
     order = 55 # after the recorder
@@ -114,19 +114,20 @@ class Lines(Callback):
     ): self.seconds = seconds
     def before_fit(self):
         self.start = self.spoke = time.time()
-        self.learn.logger = self.epoch_line
+        self.n_batches, self.learn.logger = 0, self.epoch_line
     def epoch_line(self, log):
         self.spoke = time.time()
         cells = [f'{n} {v:.4f}' for n,v in zip(self.recorder.metric_names[1:-1], log[1:-1]) if v is not None]
         print(f'epoch {self.epoch+1}/{self.n_epoch} | {" | ".join(cells)} | {log[-1]}', flush=True)
     def after_batch(self):
-        if not self.training or time.time() - self.spoke < self.seconds: return
+        if not self.training: return
+        self.n_batches += 1
+        if time.time() - self.spoke < self.seconds: return
         self.spoke = time.time()
-        done = (self.epoch*self.n_iter + self.iter + 1) / (self.n_epoch*self.n_iter)
-        left = (self.spoke - self.start) * (1-done)/done
+        left = (self.spoke - self.start)/self.n_batches * ((self.n_epoch - self.epoch)*self.n_iter - self.iter - 1)
         print(f'epoch {self.epoch+1}/{self.n_epoch}, batch {self.iter+1}/{self.n_iter} | loss {float(self.smooth_loss):.4f} | about {left/60:.1f} min left', flush=True)
 
-# %% ../../nbs/train/35_learners.ipynb #5879e02b
+# %% ../../nbs/train/35_learners.ipynb #959e13da
 def tryon_learner(
     dls:DataLoaders, # from `clip_loaders`
     model:nn.Module, # takes a clip, returns a dict
@@ -141,21 +142,23 @@ def tryon_learner(
     precision:int=32, # 16: mixed precision on a GPU
     display_count:int=200, # steps between TensorBoard's entries
     save_count:int=10000, # steps between checkpoints
+    keep:int=0, # how many of these checkpoints stay, the newest; 0: all
     options:dict|None=None, # the run's options, kept in its checkpoints
+    cbs=(), # further callbacks, such as those of `SamsGenerator`'s training
 ) -> Learner: # call `fit_schedule` on it
     "A Learner with everything a run needs"
     if precision not in (16, 32): raise OptionError(f'precision is {precision}', do='Give 16 or 32')
     if precision == 16 and torch.device(dls.device).type == 'cpu': raise OptionError('precision 16 needs a GPU', do='Set precision to 32')
     n_batches(val_check_interval, 1) # refused before training starts
     at_least(1, accumulated_batches=accumulated_batches, display_count=display_count)
-    at_least(0, save_count=save_count)
+    at_least(0, save_count=save_count, keep=keep)
     if not lr > 0: raise OptionError(f'lr is {lr:g}', do='Give a learning rate above 0')
-    cbs = [Lines(), ValidateWithin(val_check_interval), ParamScheduler(dict(lr=keep_decay(lr, keep_epochs, decay_epochs)))]
+    cbs = [*cbs, TrainingState(), Lines(), ValidateWithin(val_check_interval), ParamScheduler(dict(lr=keep_decay(lr, keep_epochs, decay_epochs)))]
     if warp is not None: cbs.append(WarpCloth(warp))
     if accumulated_batches > 1: cbs.append(GradientAccumulation(accumulated_batches * dls.train.bs))
     if precision == 16: cbs.append(MixedPrecision())
-    if folder: cbs += [Board(folder/'tensorboard', display_count), SaveCheckpoints(folder/'checkpoints', save_count, options)]
-    learn = Learner(dls, model.to(dls.device, memory_format=torch.channels_last), loss, lr=lr, train_bn=False,
+    if folder: cbs += [Board(folder/'tensorboard', display_count), SaveCheckpoints(folder/'checkpoints', save_count, keep, options)]
+    learn = ResumableLearner(dls, model.to(dls.device, memory_format=torch.channels_last), loss, lr=lr, train_bn=False,
                     opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999)),
                     metrics=[TermMetric(t) for t in loss.weights], cbs=cbs)
     learn.n_epochs = keep_epochs + decay_epochs
@@ -165,10 +168,14 @@ def tryon_learner(
 def try_out(
     learn:Learner, # from `tryon_learner`
 ):
-    "Show the networks one batch, so that what does not fit together is said before a run starts"
+    "Show the networks one clip, so that what does not fit together is said before a run starts"
     clip,_ = learn.dls.train.one_batch()
+    clip = {k: v[:1] for k,v in clip.items()}
     if hasattr(learn, 'warp_cloth'): clip |= learn.warp_cloth.warp.to(learn.dls.device)(clip)
-    learn.loss_func(learn.model.eval()(clip), clip)
+    frames = getattr(learn, 'progressive_frames', None)
+    pred = learn.model.eval()(clip, **dict(n_frames_now=1) if frames else {}) # one frame is enough
+    learn.loss_func(pred, clip)
+    if hasattr(learn, 'gan'): learn.gan.try_out(clip, pred)
 
 def fit_schedule(
     learn:Learner, # from `tryon_learner`
