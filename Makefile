@@ -32,7 +32,7 @@ lab: venv ## JupyterLab on the notebooks
 
 notebooks: venv ## execute notebooks in place (NB=nbs/models/22_warp.ipynb for one), then clean and export
 	for n in `$(BIN)/python -c "import sys; from pathlib import Path; p = Path('$(NB)'); print(*(sorted(p.rglob('*.ipynb')) if p.is_dir() else [p]))"`; do \
-	  $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace $$n || exit 1; done
+	  $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --ExecutePreprocessor.store_widget_state=False --inplace $$n || exit 1; done
 	$(MAKE) check
 
 check: venv ## clean notebooks, export shineon/, write README.md

@@ -31,7 +31,9 @@ def test_modules_come_from_notebooks(path):
         if callable(o := getattr(module, name)) and getattr(o, '__module__', '') == dotted(path): assert o.__doc__, name
 
 rooms = {'': [''], 'data': ['', 'data'], 'models': ['', 'models', 'data.labels'], 'train': ['', 'train', 'models', 'data'], 'tryon': ['', 'tryon', 'models', 'data'],
-         'evaluate': ['', 'evaluate', 'data', 'models.layers'], 'cli': ['', 'cli', 'data.labels', 'data.sample']} # which room may know which
+         'evaluate': ['', 'evaluate', 'data', 'models.layers'],
+         'explore': ['', 'explore', 'data', 'models', 'train', 'tryon', 'evaluate'],
+         'cli': ['', 'cli', 'data.labels', 'data.sample']} # which room may know which
 
 @pytest.mark.parametrize('path', modules, ids=dotted)
 def test_nothing_imports_upwards(path):

@@ -12,7 +12,7 @@ from test_runs import check_results, equal, tryon, weights
 tiny = '--ngf_pow_outer 3 --ngf_pow_inner 4 --num_middle 1 --spade_hidden 8 --ndf 4 --n_layers_D 2 --wt_vgg 0'.split()
 
 def train(name, root, *more):
-    return ['train', '--model', 'sams', '--name', name, '--vvt_dataroot', str(root), '--fine_height', '128', '--fine_width', '64', '--workers', '0', '--gpu_ids', '-1',
+    return ['train', '--model', 'sams', '--name', name, '--vvt_dataroot', str(root), '--fine_height', '64', '--fine_width', '32', '--image_scale', '.5', '--workers', '0', '--gpu_ids', '-1',
             '--val_fraction', '.34', '--seed', '5', '--n_frames_total', '3', *tiny, *short, *map(str, more)]
 
 growing = ['--batch_size', 2, '--keep_epochs', 2, '--decay_epochs', 1, '--val_check_interval', .5, '--ema', .9] # 3 epochs of 4 steps: one, two, three frames

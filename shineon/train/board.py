@@ -28,7 +28,7 @@ def result_rows(
     inputs = [n for n in ('cloth', 'agnostic', 'cocopose', 'densepose', 'flow') if n in clip]
     return picture_rows(clip | pred, inputs + made + truth, max_n)
 
-# %% ../../nbs/train/34_board.ipynb #d97a2463
+# %% ../../nbs/train/34_board.ipynb #2e03169f
 class Board(Callback):
     "Write a run's scalars and pictures to TensorBoard"
     order = 65 # after the recorder
@@ -39,7 +39,7 @@ class Board(Callback):
 
     def before_fit(self):
         from torch.utils.tensorboard import SummaryWriter
-        self.writer = SummaryWriter(self.folder, purge_step=self.train_iter or None) # a run that goes on takes back what was written after its checkpoint
+        self.writer = SummaryWriter(self.folder, purge_step=self.train_iter+1 if self.train_iter else None) # a run that goes on takes back what was written after its checkpoint
 
     def _scalars(self, part, loss, terms):
         self.writer.add_scalar(f'loss/{part}', float(loss), self.train_iter)
