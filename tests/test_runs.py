@@ -103,7 +103,7 @@ def test_tryon_list(list_run, workplace):
     check_results(folder, pairs, ['png','mp4','gif'], 10)
     metrics = json.loads((workplace/'experiments'/'list'/'metrics.json').read_text())
     assert (metrics['try_ons'], metrics['frames']) == (4, 16)
-    assert set(metrics['table']) == {'paste', 'UNetMask', 'untrained', 'warp', 'untrained warp'} # measured: the sample set has true frames
+    assert set(metrics['table']) == {'paste', 'UNetMask', 'untrained UNetMask', 'warp', 'untrained warp', 'their own video', 'truth'} # measured: the sample set has true frames
     assert all((workplace/f).exists() for f in metrics['files']) and (workplace/'experiments'/'list'/'tryon.ipynb').exists()
 
 def test_tryon_again_gives_the_same_bytes(list_run, vvt, workplace, warp_run, unet_run, in_process, monkeypatch, tmp_path):

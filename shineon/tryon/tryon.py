@@ -20,9 +20,10 @@ from ..data.layouts import Video
 from ..data.represent import read_picture
 from .video import write_png, write_video
 
-# %% ../../nbs/tryon/41_tryon.ipynb #498c1376
+# %% ../../nbs/tryon/41_tryon.ipynb #d8cb84d0
 def tryon_reader(
-    *models:nn.Module|None, # warp and try-on network
+    *models:nn.Module|None, # warp and try-on networks
+    flow:bool=False, # read optical flow even if none of them wants it
     **kw, # options of `ClipReader`: size, scale, radius, threshold
 ) -> ClipReader: # reads what all of them need, and warped garments where there is no warp
     "A reader for the networks of a try-on"
@@ -30,7 +31,7 @@ def tryon_reader(
     names = list(dict.fromkeys(n for m in models for n in m.config['person_inputs'])) or []
     warps = any('grid_size' in m.config for m in models)
     return ClipReader(list(dict.fromkeys(['agnostic', *names])), fine_height=kw.pop('fine_height', 256), fine_width=kw.pop('fine_width', 192),
-                      flow_warp=any(m.config.get('flow_warp') for m in models), warped=not warps, training=False, **kw)
+                      flow_warp=flow or any(m.config.get('flow_warp') for m in models), warped=not warps, training=False, **kw)
 
 # %% ../../nbs/tryon/41_tryon.ipynb #a09887fc
 @torch.no_grad()
