@@ -14,20 +14,24 @@ from .runs import execute
 from ..experiment import run_folder
 from ..safe import DataError
 
-# %% ../../nbs/cli/72_demo.ipynb #26dcffad
+# %% ../../nbs/cli/72_demo.ipynb #4916abf9
 SAMPLE = dict(n_train=56, n_test=3, n_frames=12)
 WARP = dict(ngf=24, lr=5e-4, batch_size=4, steps=700, init_type='kaiming', grid_reg=.3)
 UNET = dict(ngf=24, lr=2e-3, batch_size=4, steps=700, init_type='kaiming', wt_vgg=0., activation='gelu')
-SAMS = dict(ngf_pow_outer=3, ngf_pow_inner=6, num_middle=1, spade_hidden=16, n_frames_total=2, lr=2e-3, batch_size=4, steps=300, init_type='kaiming', wt_vgg=0., activation='gelu')
+SAMS = dict(person_inputs=['agnostic', 'densepose'], encoder_input='densepose', n_frames_total=2, flow_warp=True, grow='last quarter', ngf_pow_outer=3, ngf_pow_inner=7, num_middle=1,
+            spade_hidden=16, lr=4e-3, batch_size=2, steps=500, epochs=4, init_type='kaiming', wt_vgg=0., activation='swish', ema=.9,
+            lr_D=1e-3, ndf=16, n_layers_D=3, wt_multiscale=.3, wt_temporal=.3, wt_feat=4.)
 
 def epochs_for(
     steps:int, # wanted
     frames:int, # of the training videos
     batch_size:int, # frames of a step
-) -> dict: # `keep_epochs` and `decay_epochs`
+    least:int=2, # epochs; they are cut short where they would be too many steps
+) -> dict: # `keep_epochs`, `decay_epochs` and `limit_train_batches`
     "Epochs that give about so many steps, half of them with the full learning rate"
-    n = max(round(steps / max(frames//batch_size, 1)), 2)
-    return dict(keep_epochs=n - n//2, decay_epochs=n//2)
+    whole = max(frames//batch_size, 1) # steps
+    n = max(round(steps/whole), least)
+    return dict(keep_epochs=n - n//2, decay_epochs=n//2, limit_train_batches=1. if round(steps/whole) >= least else max(min(steps//n, whole), 1))
 
 # %% ../../nbs/cli/72_demo.ipynb #53695764
 def find_list(
@@ -37,7 +41,7 @@ def find_list(
     found = next((p for p in (data/'tryon_list.csv', data.parent/'tryon_list.csv') if p.is_file()), None)
     return dict(tryon_list=str(found)) if found else dict(random_tryon=True)
 
-# %% ../../nbs/cli/72_demo.ipynb #d9317255
+# %% ../../nbs/cli/72_demo.ipynb #e5106316
 def demo(
     data:str='', # data set in VVT layout; a sample set is made when empty
     out:str='demo', # folder of data, runs and results
@@ -58,8 +62,9 @@ def demo(
 
     def train(name, settings, **more):
         folder = run_folder(name, out/'experiments', overwrite=True)
-        options = {k: v for k,v in settings.items() if k != 'steps'}
-        execute(name, common | own | options | epochs_for(settings['steps'], frames, settings['batch_size']) | more | dict(name=name), folder)
+        options, plan = {k: v for k,v in settings.items() if k not in ('steps', 'epochs')}, epochs_for(settings['steps'], frames, settings['batch_size'], settings.get('epochs', 2))
+        if options.get('grow') == 'last quarter': options['grow'] = f'0:1 {3*(plan["keep_epochs"] + plan["decay_epochs"])//4}:{options["n_frames_total"]}'
+        execute(name, common | own | options | plan | more | dict(name=name), folder)
         return json.loads((folder/'metrics.json').read_text())['checkpoint']
 
     say('2/5 training the warp')

@@ -5,41 +5,45 @@
 # %% auto #0
 __all__ = ['result_rows', 'Board']
 
-# %% ../../nbs/train/34_board.ipynb #43c1f7e0
+# %% ../../nbs/train/34_board.ipynb #a90858a5
 from pathlib import Path
 
 import shineon
-import numpy as np
+import numpy as np, torch, torch.nn.functional as F
 from fastai.callback.core import Callback
 
 from ..data.loaders import picture_rows, show_pictures
+from ..models.layers import AttentionProbe, SelfAttention
 
-# %% ../../nbs/train/34_board.ipynb #fb334fef
+# %% ../../nbs/train/34_board.ipynb #8993a486
 _outputs = ['warped_cloth', 'rendered', 'mask', 'flow_mask', 'result'] # in the order in which they come about
 
 def result_rows(
     clip:dict, # a batch: tensors `(b n c h w)`
     pred:dict, # what a network made of it
     max_n:int=4, # clips to draw
+    all_frames:bool=False, # every frame of each clip; else the newest
 ) -> tuple[list[str], np.ndarray]: # names; pictures `(rows columns h w 3)`, uint8
     "Pictures of a batch's inputs, a network's outputs and the truth"
     made = [n for n in _outputs if n in pred or n in clip]
     truth = ['im_cloth'] if 'grid' in pred else ['image'] # a warp is to make the garment, the others the frame
     inputs = [n for n in ('cloth', 'agnostic', 'cocopose', 'densepose', 'flow') if n in clip]
-    return picture_rows(clip | pred, inputs + made + truth, max_n)
+    return picture_rows(clip | pred, inputs + made + truth, max_n, all_frames)
 
-# %% ../../nbs/train/34_board.ipynb #2e03169f
+# %% ../../nbs/train/34_board.ipynb #c5cb1c5c
 class Board(Callback):
     "Write a run's scalars and pictures to TensorBoard"
     order = 65 # after the recorder
     def __init__(self,
         folder:Path, # where the events go
         display_count:int=200, # steps between entries
-    ): self.folder, self.every = folder, display_count
+        options:dict|None=None, # of the run: a table of them, and hparams beside the final figures
+    ): self.folder, self.every, self.options = folder, display_count, options or {}
 
     def before_fit(self):
         from torch.utils.tensorboard import SummaryWriter
         self.writer = SummaryWriter(self.folder, purge_step=self.train_iter+1 if self.train_iter else None) # a run that goes on takes back what was written after its checkpoint
+        if self.options: self.writer.add_text('options', '\n'.join(['| option | value |', '|---|---|', *(f'| {k} | `{v}` |' for k,v in self.options.items())]), self.train_iter)
 
     def _scalars(self, part, loss, terms):
         self.writer.add_scalar(f'loss/{part}', float(loss), self.train_iter)
@@ -51,12 +55,31 @@ class Board(Callback):
         self.writer.add_scalar('lr', self.opt.hypers[-1]['lr'], self.train_iter)
         _,rows = result_rows(self.x, self.pred)
         self.writer.add_image('pictures', _sheet(rows), self.train_iter, dataformats='HWC')
+        if self.x['valid'].shape[1] > 1: # a clip: all its frames, from old to new
+            one = lambda d: {k: v[:1] for k,v in d.items()}
+            self.writer.add_image('clip', _sheet(result_rows(one(self.x), one(self.pred), 1, all_frames=True)[1]), self.train_iter, dataformats='HWC')
+        if any(isinstance(m, SelfAttention) for m in self.model.modules()): self._attention()
 
     def after_validate(self):
         loss = self.recorder.loss.value
         if loss is not None: self._scalars('valid', loss, {m.name: m.value for m in self.recorder.metrics if m.value is not None and not getattr(m, 'of_training', False)})
 
-    def after_fit(self): self.writer.close()
+    @torch.no_grad()
+    def _attention(self): # where the centre of the first clip's newest frame looks
+        clip = {k: v[:1] for k,v in self.x.items()}
+        size, state = clip['image'].shape[-2:], self.model.training
+        with AttentionProbe(self.model) as probe: self.model.eval()(clip)
+        self.model.train(state)
+        for name,m in probe.maps(size[0]//2, size[1]//2, size).items():
+            picture = F.interpolate((m/m.max())[None,None].float(), size=tuple(size), mode='nearest')[0]
+            self.writer.add_image(f'attention/{name}', picture.cpu(), self.train_iter)
+
+    def after_fit(self):
+        if self.options and self.recorder.values: # options that TensorBoard can show, beside the last epoch's figures
+            plain = {k: v if isinstance(v, (int,float,str,bool)) else str(v) for k,v in self.options.items()}
+            figures = {f'final/{n}': float(v) for n,v in zip(self.recorder.metric_names[1:-1], self.recorder.values[-1]) if v is not None}
+            self.writer.add_hparams(plain, figures, run_name='.', global_step=self.train_iter)
+        self.writer.close()
 
 def _sheet(rows): # (r c h w 3) -> one picture (r*h c*w 3)
     r,c,h,w,_ = rows.shape

@@ -215,12 +215,12 @@ class TrainTerm(Metric):
     @property
     def value(self): return float(self.gan.sums[self.term])/self.gan.n_judged if self.gan.n_judged else None
 
-# %% ../../nbs/train/31_gan.ipynb #a917f6f4
+# %% ../../nbs/train/31_gan.ipynb #9a959403
 class EMACallback(Callback):
     "Keep a moving average of the generator's weights, and validate and save that"
     order = 71 # after checkpoints: it gives the generator back when they are written
     def __init__(self,
-        decay:float=0.999, # share of the old average in the new one
+        decay:float=0.999, # share of the old average in the new one, once there are many steps
     ):
         if not 0 <= decay < 1: raise OptionError(f'decay is {decay:g}', do='Give a number from 0 to below 1')
         self.decay, self.averaged, self.trained, self._state = decay, None, None, None
@@ -233,11 +233,19 @@ class EMACallback(Callback):
     def before_fit(self):
         self._give_back() # had a validation been interrupted
         if self.averaged is None:
-            self.averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
+            self.averaged = AveragedModel(self.model, multi_avg_fn=lambda old, new, n: get_ema_multi_avg_fn(self.decay_at(n))(old, new, n))
             if self._state is not None: self.averaged.load_state_dict(self._state)
         self.averaged.to(self.dls.device).eval().requires_grad_(False)
 
-    def after_step(self): self.averaged.update_parameters(self.model)
+    def decay_at(self, n): return min(self.decay, (1 + float(n))/(10 + float(n))) # after n steps
+
+    @torch.no_grad()
+    def after_step(self):
+        statistics = [b for name,b in self.averaged.module.named_buffers() if 'running_' in name]
+        n, old = float(self.averaged.n_averaged), [b.clone() for b in statistics]
+        self.averaged.update_parameters(self.model) # averages weights, copies buffers
+        if n:
+            for b,o in zip(statistics, old): b.lerp_(o, self.decay_at(n))
 
     def before_validate(self): self.trained, self.learn.model = self.model, self.averaged.module
     def after_validate(self): self._give_back()
