@@ -18,6 +18,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'shineon.cli.demo.find_list': ('cli/demo.html#find_list', 'shineon/cli/demo.py'),
                                   'shineon.cli.demo.report': ('cli/demo.html#report', 'shineon/cli/demo.py')},
             'shineon.cli.runs': { 'shineon.cli.runs.Option': ('cli/runs.html#option', 'shineon/cli/runs.py'),
+                                  'shineon.cli.runs._passing_on': ('cli/runs.html#_passing_on', 'shineon/cli/runs.py'),
                                   'shineon.cli.runs._user_error': ('cli/runs.html#_user_error', 'shineon/cli/runs.py'),
                                   'shineon.cli.runs.execute': ('cli/runs.html#execute', 'shineon/cli/runs.py'),
                                   'shineon.cli.runs.read_options': ('cli/runs.html#read_options', 'shineon/cli/runs.py'),

@@ -106,7 +106,7 @@ bad_options = [
 def test_bad_options(model, options, text, vvt, refused):
     refused(train(model, vvt, *(['--wt_vgg', 0] if model == 'unet' else []), *options.split()), text)
 
-def test_half_precision_needs_a_gpu(vvt, refused): refused(train('warp', vvt, '--precision', 16), 'precision', '32')
+def test_half_precision_needs_a_gpu(vvt, refused): refused(train('warp', vvt, '--precision', 16), 'precision', 'bf16')
 
 @pytest.mark.parametrize('name', ['../x', '/elsewhere/x', '.', 'a/../../x'])
 def test_names_that_lead_outside(name, vvt, refused): refused(train('warp', vvt, '--name', name), 'plain name')

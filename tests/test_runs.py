@@ -57,16 +57,34 @@ def test_one_step_to_try_everything_out(vvt, in_process, monkeypatch, tmp_path):
     assert main(train('warp', 'fast', vvt, '--fast_dev_run', '--keep_epochs', 50)) == 0
     assert json.loads((tmp_path/'experiments'/'fast'/'metrics.json').read_text())['steps'] == 1
 
-def test_stopped_run_keeps_its_checkpoints(vvt, tmp_path):
-    command = [sys.executable, '-m', 'shineon.cli.cli', *train('warp', 'stopped', vvt, '--keep_epochs', 10**6)]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_goes_on(number, vvt, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = train('warp', 'stopped', vvt, '--keep_epochs', 300)
+    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
         assert any(line.startswith('epoch 3/') for line in p.stdout)
-        os.kill(p.pid, signal.SIGINT)
+        os.kill(p.pid, number)
         _, err = p.communicate(timeout=60)
-    assert p.returncode == 130 and err.endswith('shineon: stopped\n')
-    folder = tmp_path/'experiments'/'stopped'/'checkpoints'
-    assert {'best.pt', 'last.pt'} <= {f.name for f in folder.iterdir()}
-    for name in ('best.pt', 'last.pt'): assert read_checkpoint(folder/name)['model'] == 'warp'
+    assert p.returncode == 128 + number and f'stopped by {number.name} after step' in err and err.endswith('Go on from there with --checkpoint last\n')
+    folder = tmp_path/'experiments'/'stopped'
+    step = read_checkpoint(folder/'checkpoints'/'last.pt')['more']['step']
+    assert f'after step {step}:' in err and not (folder/'metrics.json').exists()
+    assert main([*command, '--keep_epochs', str((step + 1)//2), '--decay_epochs', '0', '--checkpoint', 'last']) == 0 # to the end of this epoch, of two steps
+    assert json.loads((folder/'metrics.json').read_text())['steps'] == step + step % 2
+    assert (folder/'train_warp.1.ipynb').exists() # that of the first start
+
+def test_loss_that_is_no_number(vvt, in_process, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(train('warp', 'nan', vvt, '--lr', 1e30, '--save_count', 1)) == 2
+    assert 'is no number at step 2' in (err := capsys.readouterr().err) and 'step_1.pt' in err and 'Lower lr' in err
+
+def test_bfloat16(vvt, in_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    scores = []
+    for precision in ('32', 'bf16'):
+        assert main(train('warp', precision, vvt, '--precision', precision)) == 0
+        scores.append(json.loads((tmp_path/'experiments'/precision/'metrics.json').read_text())['valid_loss'])
+    assert scores[0] != scores[1] and scores[0] == pytest.approx(scores[1], rel=.05)
 
 # try-on
 

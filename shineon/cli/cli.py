@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['number', 'add_option', 'add_options', 'run', 'main']
 
-# %% ../../nbs/cli/71_cli.ipynb #01e09f6a
+# %% ../../nbs/cli/71_cli.ipynb #725704b0
 import argparse, sys
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import shineon
 from .runs import Option, execute, read_options, run_notebook
 from ..data.labels import model_synonyms
 from ..experiment import goes_on, run_folder
-from ..safe import OptionError, ShineOnError
+from ..safe import OptionError, ShineOnError, Stopped
 
 # %% ../../nbs/cli/71_cli.ipynb #510a40ff
 _short = dict(batch_size=['--batch', '-b'], ngf_power_base=['--ngf_base']) # further names of options
@@ -118,16 +118,17 @@ def _model_of(argv): # the value of --model, if any
     p.add_argument('--model')
     return p.parse_known_args(argv[1:])[0].model if argv[:1] == ['train'] else None
 
-# %% ../../nbs/cli/71_cli.ipynb #06ef6923
+# %% ../../nbs/cli/71_cli.ipynb #8a47d66d
 def main(
     argv:list[str]|None=None, # arguments; those of the process when not given
-) -> int: # exit status: 0, 2 for an error the user can put right, 130 after Ctrl-C, 1 for any other
+) -> int: # exit status: 0, 2 for an error the user can put right, 130 after Ctrl-C, 143 after SIGTERM, 1 for any other
     "The command `shineon`"
     argv = sys.argv[1:] if argv is None else argv
     try:
         args = _parser(_model_of(argv)).parse_args(argv)
         args.run(args)
         return 0
+    except Stopped as e: print(f'shineon: {e}', file=sys.stderr); return 128 + e.number
     except ShineOnError as e: print(f'shineon: {e}', file=sys.stderr); return 2
     except RuntimeError as e: print(f'shineon: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print('shineon: stopped', file=sys.stderr); return 130

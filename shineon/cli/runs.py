@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['run_notebook', 'Option', 'read_options', 'execute']
 
-# %% ../../nbs/cli/70_runs.ipynb #7a1713ce
-import ast, json, sys
+# %% ../../nbs/cli/70_runs.ipynb #28ba7eb3
+import ast, json, signal, sys, threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import shineon
 from .. import safe
-from ..safe import OptionError, ShineOnError
+from ..safe import OptionError, ShineOnError, Stopped
 
 # %% ../../nbs/cli/70_runs.ipynb #8f77dd7f
 def run_notebook(
@@ -49,12 +50,33 @@ def read_options(
     return [Option(o.target.id, ast.unparse(o.annotation), ast.literal_eval(o.value), lines[o.end_lineno-1][o.end_col_offset:].strip(' #'), group_of(o.lineno))
             for o in ast.parse(source).body if isinstance(o, ast.AnnAssign)]
 
-# %% ../../nbs/cli/70_runs.ipynb #9508afa3
+# %% ../../nbs/cli/70_runs.ipynb #32bc6356
 def _user_error(ename, evalue):
     "Our own exception behind a cell's error, also where a loader's worker process raised it; else None"
     cls, last = getattr(safe, ename, None), [l for l in str(evalue).splitlines() if l.strip()][-1:] or ['']
     if not (isinstance(cls, type) and issubclass(cls, ShineOnError)): return None
     return cls(last[0].strip().removeprefix(f'shineon.safe.{ename}: '))
+
+@contextmanager
+def _passing_on(): # -> list, of the signals that came
+    "Within the block, Ctrl-C and SIGTERM go to the kernel, which may save before it ends; a second one ends it at once"
+    import psutil
+    told, over = [], threading.Event()
+    def kernels(): return psutil.Process().children()
+    def insist(): # a kernel between two cells does not listen
+        while not over.wait(2):
+            for k in kernels(): k.send_signal(told[0])
+    def pass_on(number, frame):
+        if not kernels(): raise KeyboardInterrupt
+        told.append(number)
+        for k in kernels(): k.send_signal(number) if len(told) == 1 else k.kill()
+        if len(told) == 1: threading.Thread(target=insist, daemon=True).start()
+    main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try: yield told
+    finally:
+        over.set()
+        for s,handler in before.items(): signal.signal(s, handler)
 
 def execute(
     name:str, # of a run notebook, such as `train_warp`
@@ -62,15 +84,20 @@ def execute(
     folder:Path, # of the run: the executed notebook goes there
     quiet:bool=False, # do not show what the notebook prints
 ) -> Path: # the executed notebook
-    "Execute a run notebook; raises the `ShineOnError` that stopped it, or `RuntimeError`"
+    "Execute a run notebook; raises the `ShineOnError` that stopped it, `Stopped` after a signal, or `RuntimeError`"
     import papermill as pm
+    from nbclient.exceptions import DeadKernelError
     source, out = run_notebook(name), Path(folder)/f'{name}.ipynb'
     unknown = set(params) - {o.name for o in read_options(source)}
     if unknown: raise OptionError(f'{name} has no option {", ".join(sorted(unknown))}')
     out.parent.mkdir(parents=True, exist_ok=True)
     shown = {} if quiet else dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
     silent = ['--IPKernelApp.log_level=CRITICAL'] # else a kernel remarks on its start and end on our terminal
-    try: pm.execute_notebook(str(source), str(out), params, kernel_name='python3', progress_bar=False, extra_arguments=silent, **shown)
-    except pm.PapermillExecutionError as e:
-        raise (_user_error(e.ename, e.evalue) or RuntimeError(f'{e.ename}: {e.evalue}\nThe notebook with the error: {out}')) from None
+    with _passing_on() as told:
+        try: pm.execute_notebook(str(source), str(out), params, kernel_name='python3', progress_bar=False, extra_arguments=silent, **shown)
+        except (pm.PapermillExecutionError, DeadKernelError) as e:
+            ename, evalue = getattr(e, 'ename', 'DeadKernelError'), getattr(e, 'evalue', str(e))
+            error = _user_error(ename, evalue)
+            if told: raise Stopped(str(error) if isinstance(error, Stopped) else 'stopped', number=told[0]) from None
+            raise (error or RuntimeError(f'{ename}: {evalue}\nThe notebook with the error: {out}')) from None
     return out

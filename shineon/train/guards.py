@@ -42,7 +42,7 @@ class StopWhenTold(Callback):
         self.before = {}
     def after_fit(self): self.give_back()
 
-# %% ../../nbs/train/37_guards.ipynb #8db15f29
+# %% ../../nbs/train/37_guards.ipynb #b33bebeb
 class StopAtNaN(Callback):
     "Stop with `TrainingError` before a loss that is no number reaches the weights"
     order, run_valid = MixedPrecision.order-1, False # with the GAN callback, after its terms
@@ -52,11 +52,12 @@ class StopAtNaN(Callback):
     def before_fit(self): self.bad = 0
 
     def after_loss(self):
-        self.bad = 0 if math.isfinite(float(self.loss_grad.detach())) else self.bad+1
+        made = sum(v.detach().float().sum() for v in self.pred.values()) # a sampling grid of NaN gives a loss, and a crash in its backward pass
+        self.bad = 0 if math.isfinite(float(self.loss_grad.detach() + made)) else self.bad+1
         scaled = bool(self.learn._grab_cbs(MixedPrecision)) and self.scaler.is_enabled()
         if self.bad <= (self.patience if scaled else 0): return
         terms = {k: float(v) for k,v in getattr(self.loss_func, 'terms', {}).items()}
-        raise TrainingError(f'the loss is no number at step {self.train_iter+1}' + (f' ({", ".join(f"{k} {v:.3g}" for k,v in terms.items())})' if terms else ''),
+        raise TrainingError(f'the loss or a result is no number at step {self.train_iter+1}' + (f' ({", ".join(f"{k} {v:.3g}" for k,v in terms.items())})' if terms else ''),
                             self._newest(), 'Lower lr, or clip gradients, and go on from there with --checkpoint')
 
     def _newest(self): # the newest checkpoint of this run
