@@ -52,7 +52,7 @@ def add_options(
         for o in options:
             if o.group == title: add_option(group, o)
 
-# %% ../../nbs/cli/71_cli.ipynb #65e230f0
+# %% ../../nbs/cli/71_cli.ipynb #5ce54b70
 def run(
     notebook:str, # name of a run notebook
     params:dict, # values of its options
@@ -70,6 +70,11 @@ def _sample(args):
     make_sample(args.out, n_train=args.n_train, n_test=args.n_test, n_frames=args.n_frames, height=args.height, width=args.width, seed=args.seed)
     print(f'{args.n_train} training and {args.n_test} test videos in {args.out}')
 
+def _export(args):
+    from shineon.models.files import export_safetensors
+    export_safetensors(args.checkpoint, args.out)
+    print(args.out)
+
 def _demo(args):
     from shineon.cli.demo import demo
     demo(args.data, args.out, args.tryon_list, args.seed)
@@ -80,7 +85,7 @@ def _train_notebook(model): # name or synonym -> name of the run notebook
     except OptionError: raise OptionError(f'no model is called "{model}"', do=f'Choose warp (or gmm), unet (or {", ".join(k for k,v in model_synonyms.items() if v == "unet")}), sams') from None
     return name
 
-# %% ../../nbs/cli/71_cli.ipynb #27a1c400
+# %% ../../nbs/cli/71_cli.ipynb #6c381022
 def _parser(model=None, **kw):
     p = argparse.ArgumentParser(prog='shineon', description='A workbench for video virtual try-on.', allow_abbrev=False)
     p.add_argument('--version', action='version', version=shineon.__version__)
@@ -103,6 +108,11 @@ def _parser(model=None, **kw):
     add_options(y, 'tryon')
     y.set_defaults(run=lambda a: run('tryon', _params(a)))
 
+    x = add('export', 'Write the weights of a checkpoint as safetensors, with the network and the options in the metadata.')
+    x.add_argument('checkpoint', help='file of a training run')
+    x.add_argument('out', help='file to write, *.safetensors')
+    x.set_defaults(run=_export)
+
     d = add('demo', 'Sample data, warp, UNet-Mask and try-on, small: everything once in some minutes.')
     d.add_argument('--data', default='', help='data set in VVT layout; without it a sample set is made')
     d.add_argument('--out', default='demo', help='folder of data, runs and results (default: demo)')
@@ -118,7 +128,7 @@ def _model_of(argv): # the value of --model, if any
     p.add_argument('--model')
     return p.parse_known_args(argv[1:])[0].model if argv[:1] == ['train'] else None
 
-# %% ../../nbs/cli/71_cli.ipynb #8a47d66d
+# %% ../../nbs/cli/71_cli.ipynb #917c1dd0
 def main(
     argv:list[str]|None=None, # arguments; those of the process when not given
 ) -> int: # exit status: 0, 2 for an error the user can put right, 130 after Ctrl-C, 143 after SIGTERM, 1 for any other
@@ -130,7 +140,7 @@ def main(
         return 0
     except Stopped as e: print(f'shineon: {e}', file=sys.stderr); return 128 + e.number
     except ShineOnError as e: print(f'shineon: {e}', file=sys.stderr); return 2
-    except RuntimeError as e: print(f'shineon: {e}', file=sys.stderr); return 1
+    except (RuntimeError, OSError) as e: print(f'shineon: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print('shineon: stopped', file=sys.stderr); return 130
 
 # %% ../../nbs/cli/71_cli.ipynb #ecdaf678

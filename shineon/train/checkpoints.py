@@ -48,7 +48,7 @@ class ResumableLearner(Learner):
         self.n_iter = len(self.dl)
         for i,b in enumerate(self.dl, getattr(self.dl, 'skip', 0)): self.one_batch(i, b)
 
-# %% ../../nbs/train/33_checkpoints.ipynb #56bc2071
+# %% ../../nbs/train/33_checkpoints.ipynb #28ce411c
 def _own_state(cb): return 'state_dict' in vars(type(cb)) # a Callback has the attributes of its Learner too
 
 class TrainingState(Callback):
@@ -76,8 +76,13 @@ class TrainingState(Callback):
             generator=self._modules()['generator'].state_dict(), opt=learn.opt.state_dict(), scaler=scaler and scaler.state_dict(),
             callbacks={name: cb.state_dict() for name,cb in self._keepers().items()},
             waiting=waiting and dict(count=waiting.count, grads={k: [p.grad for p in m.parameters()] for k,m in self._modules().items()}),
-            recorder=dict(losses=torch.tensor(learn.recorder.losses), lrs=list(learn.recorder.lrs), iters=list(learn.recorder.iters),
-                          values=[list(v) for v in learn.recorder.values], smooth=(learn.recorder.smooth_loss.count, learn.recorder.smooth_loss.val)))
+            recorder=self._recorded())
+
+    def _recorded(self): # the table, with the line of an epoch that is just over
+        r = self.learn.recorder
+        over = len(r.values) < self.at[0]
+        return dict(losses=torch.tensor(r.losses), lrs=list(r.lrs), smooth=(r.smooth_loss.count, r.smooth_loss.val),
+                    values=[list(v) for v in (*r.values, *([r.log[1:]] if over else []))], iters=[*r.iters, *([r.smooth_loss.count] if over else [])])
 
     def load_state_dict(self, state): self._given = state # of `state_dict`; taken up when a fit begins
 
@@ -87,6 +92,7 @@ class TrainingState(Callback):
         learn, place = self.learn, given['place']
         self.at = place['epoch'], place['batch']
         learn.first_epoch, learn.dls.train.skip, learn.train_iter = *self.at, place['train_iter']
+        self.shuffle = given['shuffle']
         self._modules()['generator'].load_state_dict(given['generator'])
         learn.opt.load_state_dict(given['opt'])
         if given['scaler'] and self._scaler(): self._scaler().load_state_dict(given['scaler'])
@@ -100,7 +106,8 @@ class TrainingState(Callback):
         dl, given, self._given = self.dls.train, self._given, None
         if given:
             dl.rng.setstate(given['shuffle'])
-            self._random, self.learn.pct_train = given['random'], given['place']['pct_train']
+            self._random = given['random']
+            if self.at[1]: self.learn.pct_train = given['place']['pct_train']
             if waiting := given['waiting']: self._take_up(**waiting)
         else: self.at = (self.epoch, 0)
         self.shuffle = dl.rng.getstate()
@@ -121,7 +128,7 @@ class TrainingState(Callback):
     def after_batch(self):
         if self.training: self.at = (self.epoch, self.iter+1)
     def after_validate(self): # at an epoch's end, not within
-        if self.at[1] == len(self.dls.train): self.at = (self.epoch+1, 0)
+        if self.at[1] == len(self.dls.train): self.at, self.shuffle = (self.epoch+1, 0), self.dls.train.rng.getstate()
     def after_fit(self): self.learn.first_epoch = 0
 
 def go_on(
@@ -135,7 +142,7 @@ def go_on(
     if place['n_iter'] != n: raise OptionError(f'the run of this checkpoint has {place["n_iter"]} batches an epoch, and this one {n}', path, 'Go on with the same data and batch size, or begin a new run from it with --weights')
     learn.training_state.load_state_dict(state)
 
-# %% ../../nbs/train/33_checkpoints.ipynb #08461c87
+# %% ../../nbs/train/33_checkpoints.ipynb #6a66b2cc
 class SaveCheckpoints(Callback):
     "Save `last.pt`, `best.pt` and every `save_count` steps `step_N.pt`"
     order = 80 # after validation inside an epoch
@@ -168,6 +175,9 @@ class SaveCheckpoints(Callback):
         self.save('last.pt')
         if better:
             with replacing(self.folder/'best.pt') as tmp: shutil.copyfile(self.folder/'last.pt', tmp)
+
+    def after_fit(self): # a run that goes on elsewhere may have nothing left to do
+        if not (self.folder/'last.pt').exists(): self.save('last.pt')
 
 def newest_checkpoint(
     folder:Path, # of checkpoints
