@@ -18,9 +18,10 @@ setup(
     classifiers=[f"Development Status :: {statuses[cfg['status']]}", 'Intended Audience :: Science/Research',
                  'Framework :: Jupyter', 'Topic :: Scientific/Engineering :: Artificial Intelligence',
                  'Programming Language :: Python :: 3'],
-    # the run notebooks travel as the data of a package of their own: nbs/runs -> shineon/runs
-    packages=find_packages(include=['shineon*']) + ['shineon.runs'],
-    package_dir={'shineon.runs': 'nbs/runs'}, package_data={'shineon.runs': ['*.ipynb']},
+    # run notebooks and presets travel as the data of packages of their own: nbs/runs -> shineon/runs, experiments/presets -> shineon/presets
+    packages=find_packages(include=['shineon*']) + ['shineon.runs', 'shineon.presets'],
+    package_dir={'shineon.runs': 'nbs/runs', 'shineon.presets': 'experiments/presets'},
+    package_data={'shineon.runs': ['*.ipynb'], 'shineon.presets': ['*.yaml']},
     install_requires=lines('requirements'), extras_require={'dev': lines('dev_requirements')},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['shineon=shineon._modidx:d']},
 )
