@@ -7,7 +7,7 @@ from shineon.cli.runs import read_options, run_notebook
 
 modules = sorted(p for p in (repo/'shineon').rglob('*.py') if p.name not in ('__init__.py', '_modidx.py'))
 dotted = lambda p: '.'.join(p.relative_to(repo).with_suffix('').parts)
-runs = ['train_warp', 'train_unet', 'train_sams', 'tryon']
+runs = ['train_warp', 'train_unet', 'train_sams', 'tryon', 'evaluate', 'compare']
 
 def python(code): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
 
@@ -31,7 +31,7 @@ def test_modules_come_from_notebooks(path):
         if callable(o := getattr(module, name)) and getattr(o, '__module__', '') == dotted(path): assert o.__doc__, name
 
 rooms = {'': [''], 'data': ['', 'data'], 'models': ['', 'models', 'data.labels'], 'train': ['', 'train', 'models', 'data'], 'tryon': ['', 'tryon', 'models', 'data'],
-         'evaluate': ['', 'evaluate', 'data', 'models.layers'],
+         'evaluate': ['', 'evaluate', 'data', 'models.layers', 'tryon.video'],
          'explore': ['', 'explore', 'data', 'models', 'train', 'tryon', 'evaluate'],
          'cli': ['', 'cli', 'data.labels', 'data.sample', 'models.files']} # which room may know which
 
@@ -56,6 +56,7 @@ table = dict(train_warp=dict(training, grid_size=5, person_inputs=['agnostic','c
                              flow_warp=False, activation='relu', encoder_input='flow', norm_G='spectralspadesyncbatch3x3', ngf_power_base=2, ngf_pow_outer=6, ngf_pow_inner=10,
                              ngf_pow_step=1, num_middle=3, attention_middle_indices=[], attention_decoder_indices=[], wt_l1=1, wt_vgg=1, wt_multiscale=1, wt_temporal=1,
                              gan_mode='hinge', lr_D=3e-4, no_ganFeat_loss=False, norm_D='spectralinstance', netD_subarch='n_layer', num_D=2, n_layers_D=4, ndf=64),
+             evaluate=everywhere, compare=everywhere,
              tryon=dict(everywhere, **data, checkpoint='', warp_cloth_dir='warp-cloth', result_dir='test_results', tryon_list='', random_tryon=False))
 
 @pytest.mark.parametrize('notebook', runs)
