@@ -1,5 +1,5 @@
 "SAMS-GAN as a user meets it: training runs that grow, stop and go on; try-on of whole videos; networks that learn"
-import json, os, re, signal, subprocess, sys
+import json, os, re, signal, subprocess, sys, time
 from functools import partial
 
 import pytest, torch
@@ -81,7 +81,7 @@ def test_killed_and_going_on(sams_run, vvt, shineon_command, tmp_path):
     folder = tmp_path/'experiments'/'killed'
     for step in (2, 7):
         with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as p:
-            while p.poll() is None and not (folder/'checkpoints'/f'step_{step}.pt').exists(): pass
+            while p.poll() is None and not (folder/'checkpoints'/f'step_{step}.pt').exists(): time.sleep(.01)
             os.killpg(p.pid, signal.SIGKILL)
     assert not (folder/'metrics.json').exists()
     r = shineon_command(*command, cwd=tmp_path)
