@@ -6,14 +6,14 @@
 __all__ = ['PlainTPS', 'PlainSPADE', 'PlainAttention', 'plain_layers', 'PlainSams', 'random_clip', 'plain_unet_loss',
            'PlainGANStep']
 
-# %% ../../nbs/benchmarks/80_plain.ipynb #f9afccc0
+# %% ../../nbs/benchmarks/80_plain.ipynb #7d8dba40
 import copy
 
 import shineon
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 
-from ..models.layers import SelfAttention, identity_grid
+from ..models.layers import InstanceNorm, SelfAttention, identity_grid
 from ..models.sams import SamsGenerator
 from ..models.spade import SPADE, MultiSPADE, SPADEResBlock
 from ..models.tps import TPS
@@ -49,7 +49,7 @@ class PlainTPS(nn.Module):
         affine = solved[:,None,None,n] + base[...,:1]*solved[:,None,None,n+1] + base[...,1:]*solved[:,None,None,n+2]
         return bent + affine
 
-# %% ../../nbs/benchmarks/80_plain.ipynb #14428520
+# %% ../../nbs/benchmarks/80_plain.ipynb #8b188643
 class PlainSPADE(nn.Module):
     "SPADE with a convolution for the scale and one for the shift (Park et al. 2019, equation 1)"
     def __init__(self,
@@ -83,7 +83,7 @@ def plain_layers(
     ours:nn.Module, # any network of ours
 ) -> nn.Module: # a copy in the default memory format
     "The same network with the layers of this notebook"
-    swap = {SPADE: PlainSPADE, SelfAttention: PlainAttention}
+    swap = {SPADE: PlainSPADE, SelfAttention: PlainAttention, InstanceNorm: lambda norm: nn.InstanceNorm2d(norm.num_features)}
     if type(ours) in swap: return swap[type(ours)](ours).train(ours.training)
     model = copy.deepcopy(ours).to(memory_format=torch.contiguous_format)
     for name,m in [*model.named_modules()]:
