@@ -49,7 +49,7 @@ def no_trace(
         for m,mode in modes: m.training = mode
         set_random_state(state)
 
-# %% ../../nbs/train/38_compile.ipynb #065c0341
+# %% ../../nbs/train/38_compile.ipynb #846aaf66
 def _passes(learn, batch): # forward and backward through everything that is compiled
     gan, frames = getattr(learn, 'gan', None), getattr(learn, 'progressive_frames', None)
     now = dict(n_frames_now=min(2, frames.total)) if frames else {} # the first frame, and one that has another before it
@@ -68,7 +68,7 @@ def _passes(learn, batch): # forward and backward through everything that is com
 
 def _reason(e): # what a compiler's error says, in one line
     lines = [l.strip() for l in str(e).splitlines() if l.strip() and 'raised:' not in l]
-    return f'{type(e).__name__}: {lines[0] if lines else ""}'
+    return f'{type(e).__name__}: {lines[0] if lines else ""}'.rstrip('. ')
 
 class Room(Callback):
     "Room for all that is compiled: Dynamo stops silently at 8 versions of a function, and all blocks of a class share one"
