@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['number', 'add_option', 'add_options', 'run', 'main']
 
-# %% ../../nbs/cli/71_cli.ipynb #83d28fb1
-import argparse, sys
+# %% ../../nbs/cli/71_cli.ipynb #71d8d889
+import argparse, logging, sys
 from dataclasses import replace
 from pathlib import Path
 
 import shineon
 from .compare import print_runs, rerun_options
-from .runs import Option, check_params, execute, preset_help, read_options, read_preset, run_notebook, train_notebook
+from .runs import Option, check_params, execute, no_option, preset_help, read_options, read_preset, run_notebook, train_notebook
 from .sweep import print_plan, read_sweep, sweep
-from ..experiment import goes_on, run_folder
+from ..experiment import goes_on, log_level, run_folder
 from ..safe import OptionError, ShineOnError, Stopped
 
-# %% ../../nbs/cli/71_cli.ipynb #d0e9df1b
+# %% ../../nbs/cli/71_cli.ipynb #d687ae89
 _short = dict(batch_size=['--batch', '-b'], ngf_power_base=['--ngf_base']) # further names of options
+_long = {short: name for name,shorts in _short.items() for short in shorts}
 
 def number(
     text:str, # as typed
@@ -60,7 +61,7 @@ def add_options(
         for o in options:
             if o.group == title: add_option(group, o, o.name == positional)
 
-# %% ../../nbs/cli/71_cli.ipynb #a99ea353
+# %% ../../nbs/cli/71_cli.ipynb #c3c538ab
 def run(
     notebook:str, # name of a run notebook
     params:dict, # values of its options
@@ -68,7 +69,7 @@ def run(
     "Execute a run notebook in its experiment's folder"
     checkpoint = params['checkpoint'] if notebook.startswith('train_') else '' # for a try-on it names a network
     folder = run_folder(params['name'], params['experiments_dir'], notebook, params['overwrite'], checkpoint=checkpoint)
-    print(f'{notebook} -> {folder}', flush=True)
+    if log_level(params.get('loglevel', 'info')) <= logging.INFO: print(f'{notebook} -> {folder}', flush=True)
     if (before := folder/f'{notebook}.ipynb').exists() and goes_on(folder, checkpoint): before.rename(folder/f'{notebook}.{len(list(folder.glob("*.ipynb")))}.ipynb')
     execute(notebook, params | dict(name=folder.name), folder)
     return folder
@@ -98,7 +99,7 @@ def _sweep(args):
     if args.dry_run: print_plan(planned)
     elif any(o['state'] == 'failed' for o in sweep(**planned, jobs=args.jobs)): raise RuntimeError(f'not every run of {args.file} has finished; the same command runs those again')
 
-# %% ../../nbs/cli/71_cli.ipynb #f2216cfc
+# %% ../../nbs/cli/71_cli.ipynb #784ee27b
 def _first_look(argv): # -> run notebook of this command line, as far as it says which; values in place of its defaults
     if argv[:1] == ['rerun'] and argv[1:] and not argv[1].startswith('-'): return rerun_options(argv[1], _given('experiments_dir', argv) or 'experiments')
     if argv[:1] not in (['train'], ['tryon']): return None, {}
@@ -131,7 +132,7 @@ def _parser(notebook=None, values={}):
 
     def executes(parser, name, positional=''): # its options, and what it does
         if name: add_options(parser, name, values if name == notebook else {}, positional)
-        parser.set_defaults(run=lambda a: run(name, {k: v for k,v in vars(a).items() if k not in ('command', 'model', 'preset', 'run', 'run_name')}))
+        parser.set_defaults(notebook=name, run=lambda a: run(name, {k: v for k,v in vars(a).items() if k not in ('command', 'model', 'notebook', 'preset', 'run', 'run_name')}))
 
     t = add('train', 'Train a network: executes its run notebook in experiments/NAME/.' + ('' if notebook else ' Options: shineon train --model MODEL --help'))
     t.add_argument('--model', required=not notebook, help='warp (or gmm), unet (or unet_mask, tom), sams')
@@ -190,14 +191,17 @@ def _parser(notebook=None, values={}):
     b.set_defaults(run=_bench)
     return p
 
-# %% ../../nbs/cli/71_cli.ipynb #69866aa0
+# %% ../../nbs/cli/71_cli.ipynb #b0f38de0
 def main(
     argv:list[str]|None=None, # arguments; those of the process when not given
 ) -> int: # exit status: 0, 2 for an error the user can put right, 130 after Ctrl-C, 143 after SIGTERM, 1 for any other
     "The command `shineon`"
     argv = sys.argv[1:] if argv is None else argv
     try:
-        args = _parser(*_first_look(argv)).parse_args(argv)
+        parser = _parser(*_first_look(argv))
+        args, unknown = parser.parse_known_args(argv)
+        if unknown and getattr(args, 'notebook', None) and unknown[0].startswith('--'): raise no_option(args.notebook, _long.get(name := unknown[0].partition('=')[0], name[2:]))
+        if unknown: parser.error(f'unrecognized arguments: {" ".join(unknown)}')
         args.run(args)
         return 0
     except Stopped as e: print(f'shineon: {e}', file=sys.stderr); return 128 + e.number
