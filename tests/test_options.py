@@ -89,6 +89,7 @@ everywhere = dict(
 training = everywhere | dict(
     workers=(1, lambda n: n['dls'].train.fake_l.num_workers, 1),
     precision=(8, None, refused('precision')),
+    distributed_backend=('mpi', None, refused('distributed_backend is "mpi"')),
     fast_dev_run=(True, lambda n: (n['learn'].n_epochs, len(n['dls'].train), len(n['dls'].valid)), (1, 1, 1)),
     batch_size=(3, lambda n: n['dls'].train.bs, 3),
     cloth_inputs=(['cloth', 'cloth_mask'], config('cloth_inputs'), ['cloth', 'cloth_mask']),
@@ -177,6 +178,7 @@ cases = dict(
     tryon=everywhere | dict(
         workers=(1, lambda n: n['check_workers'], 1),
         checkpoint=('nowhere.pt', None, refused('no such checkpoint: nowhere.pt')),
+        resume=(True, lambda n: n['folder'].name, 'taken', dict(name='taken')),
         compare=(['unet.pt'], lambda n: len(n['others']), 1),
         warp_checkpoint=('', lambda n: (n['warp'], 'warped' in n['reader'].kinds), (None, True)),
         warp_cloth_dir=('nowhere', None, refused('no warped garment'), dict(warp_checkpoint='')),
