@@ -84,10 +84,11 @@ def test_gradients(name, vvt, two):
     alone, (first, second) = one_step(name, vvt), (t['nets'][name] for t in two)
     assert alone.keys() == first.keys() == second.keys() and len(alone) > 10
     assert name != 'sams' or {k.split()[0] for k in alone if ' ' in k} == {'generator', 'multiscale', 'temporal'}
-    scale = max(v.abs().max() for k,v in alone.items() if k.startswith('generator'))
+    parts = {k: k.split()[0] if ' ' in k else k for k in alone} # a network, or one batch norm's statistics
+    largest = {part: max(alone[k].norm() for k in alone if parts[k] == part) for part in parts.values()}
     for k,v in alone.items():
         assert torch.equal(first[k], second[k]), k
-        torch.testing.assert_close(first[k], v, rtol=1e-3, atol=1e-5*max(float(scale), float(v.abs().max())), msg=lambda m: f'{k}: {m}')
+        assert (first[k] - v).norm() <= 1e-3*v.norm() + 1e-4*largest[parts[k]], k # some slopes are 0 but for rounding
     assert any('running' in k for k in alone) == (name != 'unet') # batch norms saw all four clips
 
 def test_nan_in_one_process(two):
