@@ -95,6 +95,7 @@ training = everywhere | dict(
     compile=(True, lambda n: len(n.get('compiled', [])), more),
     loglevel=('debug', callback('Lines', lambda cb: cb.level), 10),
     datamode=('test', lambda n: len(n['train'] + n['valid']), 2),
+    distributed_backend=('mpi', None, refused('distributed_backend is "mpi"')),
     fast_dev_run=(True, lambda n: (n['learn'].n_epochs, len(n['dls'].train), len(n['dls'].valid)), (1, 1, 1)),
     batch_size=(3, lambda n: n['dls'].train.bs, 3),
     cloth_inputs=(['cloth', 'cloth_mask'], config('cloth_inputs'), ['cloth', 'cloth_mask']),
@@ -183,6 +184,7 @@ cases = dict(
     tryon=everywhere | dict(
         workers=(1, lambda n: n['check_workers'], 1),
         checkpoint=('nowhere.pt', None, refused('no such checkpoint: nowhere.pt')),
+        resume=(True, lambda n: n['folder'].name, 'taken', dict(name='taken')),
         compare=(['unet.pt'], lambda n: len(n['others']), 1),
         warp_checkpoint=('', lambda n: (n['warp'], 'warped' in n['reader'].kinds), (None, True)),
         warp_cloth_dir=('nowhere', None, refused('no warped garment'), dict(warp_checkpoint='')),
@@ -235,7 +237,7 @@ def test_option(notebook, option, set_up, files, tmp_path):
 
 # the options of the reference system, by name; where a notebook has not got one, it says why
 
-table = dict(name='', experiments_dir='experiments', gpu_ids='0', workers=4, precision='32', loglevel='info', fast_dev_run=False, checkpoint='',
+table = dict(name='', experiments_dir='experiments', gpu_ids='0', workers=4, precision='32', loglevel='info', distributed_backend='', fast_dev_run=False, checkpoint='',
     dataset='vvt', vvt_dataroot='', viton_dataroot=None, data_list=None, mpv_dataroot=None, warp_cloth_dir='warp-cloth', batch_size=dict(train_sams=4, train_warp=8, train_unet=8),
     person_inputs=dict(train_warp=['agnostic', 'cocopose'], train_unet=['agnostic', 'densepose'], train_sams=['agnostic', 'densepose', 'flow']), cloth_inputs=['cloth'], datamode=dict(tryon='test', train_warp='train', train_unet='train', train_sams='train'),
     val_fraction=.01, cloth_mask_threshold=240, image_scale=1., fine_width=192, fine_height=256, radius=5, no_shuffle=False, limit_train_batches=1., limit_val_batches=1., visualize_flow=False,

@@ -47,7 +47,7 @@ def test_nothing_imports_upwards(path):
 # names and defaults of the system's options, for those that exist
 everywhere = dict(name='', experiments_dir='experiments', gpu_ids='0', workers=4)
 data = dict(cloth_mask_threshold=240, image_scale=1, fine_width=192, fine_height=256, radius=5)
-training = dict(everywhere, **data, checkpoint='', fast_dev_run=False, batch_size=8, cloth_inputs=['cloth'], val_fraction=.01, no_shuffle=False, lr=1e-4, keep_epochs=5, decay_epochs=5,
+training = dict(everywhere, **data, checkpoint='', fast_dev_run=False, distributed_backend='', batch_size=8, cloth_inputs=['cloth'], val_fraction=.01, no_shuffle=False, lr=1e-4, keep_epochs=5, decay_epochs=5,
                 accumulated_batches=1, val_check_interval=.125, display_count=200, save_count=10000, ngf=64, init_type='xavier', init_variance=.02)
 table = dict(train_warp=dict(training, grid_size=5, person_inputs=['agnostic','cocopose']),
              train_unet=dict(training, warp_cloth_dir='warp-cloth', person_inputs=['agnostic','densepose'], n_frames_total=1, self_attn=False, num_attn=2, flow_warp=False,

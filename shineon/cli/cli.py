@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['number', 'add_option', 'add_options', 'run', 'main']
 
-# %% ../../nbs/cli/71_cli.ipynb #71d8d889
-import argparse, logging, sys
+# %% ../../nbs/cli/71_cli.ipynb #a593aa20
+import argparse, logging, os, signal, sys, tempfile, threading, time
 from dataclasses import replace
 from pathlib import Path
 
 import shineon
 from .compare import print_runs, rerun_options
-from .runs import Option, check_params, execute, no_option, preset_help, read_options, read_preset, run_notebook, train_notebook
+from .runs import Option, check_params, execute, launch, no_option, preset_help, read_options, read_preset, read_yaml, run_notebook, train_notebook
 from .sweep import print_plan, read_sweep, sweep
-from ..experiment import goes_on, log_level, run_folder
+from ..experiment import goes_on, gpu_numbers, log_level, process_number, run_folder
 from ..safe import OptionError, ShineOnError, Stopped
 
 # %% ../../nbs/cli/71_cli.ipynb #d687ae89
@@ -61,18 +61,33 @@ def add_options(
         for o in options:
             if o.group == title: add_option(group, o, o.name == positional)
 
-# %% ../../nbs/cli/71_cli.ipynb #c3c538ab
+# %% ../../nbs/cli/71_cli.ipynb #68478a4d
 def run(
     notebook:str, # name of a run notebook
     params:dict, # values of its options
 ) -> Path: # the run's folder
-    "Execute a run notebook in its experiment's folder"
-    checkpoint = params['checkpoint'] if notebook.startswith('train_') else '' # for a try-on it names a network
+    "Execute a run notebook in its experiment's folder; with several devices in a process for each, of which the first one writes there"
+    ids, (number, n) = gpu_numbers(params['gpu_ids']), process_number()
+    if notebook in ('evaluate','compare') and max(len(ids), n) > 1: raise OptionError(f'{notebook} uses one device', do='Give one number as gpu_ids')
+    if n > 1 and not params['name']: raise OptionError('several processes need one name', do='Give --name NAME')
+    checkpoint = params['checkpoint'] if notebook.startswith('train_') else 'last'*params.get('resume', False) # for a try-on it names a network
     folder = run_folder(params['name'], params['experiments_dir'], notebook, params['overwrite'], checkpoint=checkpoint)
-    if log_level(params.get('loglevel', 'info')) <= logging.INFO: print(f'{notebook} -> {folder}', flush=True)
+    params = params | dict(name=folder.name)
+    if n == 1 and len(ids) > 1: launch(notebook, params, ids); return folder
+    if number:
+        with tempfile.TemporaryDirectory() as d: execute(notebook, params | dict(loglevel='critical'), d)
+        return folder
+    if log_level(params.get('loglevel', 'info')) <= logging.INFO: print(f'{notebook} -> {folder}' + f', {n} processes'*(n > 1), flush=True)
     if (before := folder/f'{notebook}.ipynb').exists() and goes_on(folder, checkpoint): before.rename(folder/f'{notebook}.{len(list(folder.glob("*.ipynb")))}.ipynb')
-    execute(notebook, params | dict(name=folder.name), folder)
+    execute(notebook, params, folder)
     return folder
+
+def _process(args): # one of several that `launch` started
+    def leave_with(parent): # which cannot pass on signals when it is no more
+        while os.getppid() == parent: time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=leave_with, args=(os.getppid(),), daemon=True).start()
+    run(args.notebook, read_yaml(args.file))
 
 def _sample(args):
     from shineon.data.sample import make_sample
@@ -99,7 +114,7 @@ def _sweep(args):
     if args.dry_run: print_plan(planned)
     elif any(o['state'] == 'failed' for o in sweep(**planned, jobs=args.jobs)): raise RuntimeError(f'not every run of {args.file} has finished; the same command runs those again')
 
-# %% ../../nbs/cli/71_cli.ipynb #784ee27b
+# %% ../../nbs/cli/71_cli.ipynb #6f195f63
 def _first_look(argv): # -> run notebook of this command line, as far as it says which; values in place of its defaults
     if argv[:1] == ['rerun'] and argv[1:] and not argv[1].startswith('-'): return rerun_options(argv[1], _given('experiments_dir', argv) or 'experiments')
     if argv[:1] not in (['train'], ['tryon']): return None, {}
@@ -174,6 +189,11 @@ def _parser(notebook=None, values={}):
 
     c = add('compare', 'Compare results of several methods: tables, intervals, videos side by side, a page; executes the compare notebook.')
     executes(c, 'compare', 'methods')
+
+    z = sub.add_parser('run') # not in the help: for `launch`
+    z.add_argument('notebook')
+    z.add_argument('file')
+    z.set_defaults(run=_process)
 
     d = add('demo', 'Sample data, warp, UNet-Mask and try-on, small: everything once in some minutes.')
     d.add_argument('--data', default='', help='data set in VVT layout; without it a sample set is made')

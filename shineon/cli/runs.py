@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['run_notebook', 'train_notebook', 'Option', 'read_options', 'option_value', 'no_option', 'check_params',
-           'preset_files', 'read_yaml', 'read_preset', 'preset_help', 'execute']
+           'preset_files', 'read_yaml', 'read_preset', 'preset_help', 'execute', 'launch']
 
-# %% ../../nbs/cli/70_runs.ipynb #7b45c84d
-import ast, difflib, errno, json, logging, signal, sys, threading
+# %% ../../nbs/cli/70_runs.ipynb #45a69b7b
+import ast, difflib, errno, json, logging, os, signal, socket, subprocess, sys, tempfile, threading, time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,3 +204,60 @@ def execute(
             if e.errno != errno.ENOSPC: raise
             raise ShineOnError('the disk is full', out.parent, 'Make room on the disk and start again; a training run goes on with --checkpoint last') from None
     return out
+
+# %% ../../nbs/cli/70_runs.ipynb #af9ce982
+def _process(notebook, file, ids, i, port, errors): # the i-th of them
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',') if os.environ.get('CUDA_VISIBLE_DEVICES') else list(map(str, range(max(ids)+1)))
+    env = dict(OMP_NUM_THREADS=str(max((os.cpu_count() or 1)//len(ids), 1))) | os.environ | dict(
+        RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(len(ids)), LOCAL_WORLD_SIZE=str(len(ids)), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    if ids[0] >= 0: env['CUDA_VISIBLE_DEVICES'] = ','.join(visible[j] for j in ids)
+    with open(errors, 'w') as f:
+        return subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', 'run', notebook, str(file)], env=env, stderr=f, stdin=subprocess.DEVNULL, start_new_session=True)
+
+@contextmanager
+def _relaying(processes): # -> list, of the signals that came
+    "Within the block, Ctrl-C and SIGTERM go to these processes"
+    told = []
+    def relay(number, frame):
+        told.append(number)
+        for p in processes:
+            if p.poll() is None: p.send_signal(number)
+    main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, relay) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try: yield told
+    finally:
+        for s,handler in before.items(): signal.signal(s, handler)
+
+def _wait(processes, told, patience=30): # -> those that failed, in this order; seconds until the others, which may wait for them for ever, are ended
+    failed, since = [], 0
+    while any(p.poll() is None for p in processes):
+        time.sleep(.1)
+        failed += [p for p in processes if p.poll() and p not in failed]
+        if not failed or told: continue
+        since = since or time.time()
+        for p in processes:
+            if p.poll() is None and time.time() - since > patience: p.terminate() if time.time() - since < 2*patience else p.kill()
+    return failed + [p for p in processes if p.returncode and p not in failed]
+
+def launch(
+    name:str, # of a run notebook
+    params:dict, # values of its options, `name` among them
+    ids:list[int], # devices, from `gpu_numbers`: a process for each
+):
+    "Execute a run notebook in several processes of this machine; raises what `execute` raises"
+    values = {o.name: o.default for o in read_options(run_notebook(name))} | check_params(name, params)
+    if ids[0] >= 0:
+        from torch.cuda import device_count
+        if max(ids) >= device_count(): raise OptionError(f'gpu_ids is {",".join(map(str, ids))}, but the number of GPUs is {device_count()}', do='Give smaller numbers; --gpu_ids=-1,-1 tries two processes on the CPU')
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    with tempfile.TemporaryDirectory() as d:
+        file, errors = Path(d)/'options.yaml', [Path(d)/f'{i}.txt' for i in range(len(ids))]
+        file.write_text(yaml.safe_dump(values, allow_unicode=True), encoding='utf8')
+        processes = [_process(name, file, ids, i, port, e) for i,e in enumerate(errors)]
+        with _relaying(processes) as told: failed = _wait(processes, told)
+        said = {p: e.read_text(encoding='utf8', errors='replace') for p,e in zip(processes, errors)}
+    if not failed: sys.stderr.write(said[processes[0]]); return
+    first = min(failed, key=lambda p: [2, 130, 143, 1].index(p.returncode) if p.returncode in (2, 130, 143, 1) else 4)
+    text = said[first].rpartition('shineon: ')[2].strip() or f'a process ended with status {first.returncode}'
+    if told or first.returncode in (130, 143): raise Stopped(text, number=told[0] if told else first.returncode - 128)
+    raise (ShineOnError if first.returncode == 2 else RuntimeError)(text)

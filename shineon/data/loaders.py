@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['picture_names', 'picture_rows', 'show_pictures', 'n_batches', 'ClipDL', 'clip_loaders']
 
-# %% ../../nbs/data/14_loaders.ipynb #fc8729a0
+# %% ../../nbs/data/14_loaders.ipynb #5b98f99a
 from itertools import islice
 
 import shineon
 import matplotlib.pyplot as plt
 import numpy as np
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.torch_core import default_device
+from fastai.torch_core import default_device, to_detach
 from torch import Tensor
 
 from .clips import Clips, ClipReader
 from .labels import cloth_names, person_names
 from .layouts import Video
 from .represent import as_picture
+from ..experiment import process_number
 from ..safe import OptionError, at_least
 
 # %% ../../nbs/data/14_loaders.ipynb #60707ea2
@@ -57,9 +58,10 @@ def n_batches(
     if not share > 0 or isinstance(share, float) and share > 1: raise OptionError(f'{share} is no number of batches', do='Give a share such as 0.25 (at most 1.0) or a whole number of batches')
     return min(max(int(share*total) if isinstance(share, float) else share, 1), total)
 
-# %% ../../nbs/data/14_loaders.ipynb #a749afc2
+# %% ../../nbs/data/14_loaders.ipynb #1b10509d
 class ClipDL(TfmdDL):
     "A fastai loader of clips: yields the pair (clip, clip)"
+    part, parts = 0, 1 # of `shard`
     limit, skip = 1., 0 # share of an epoch, or number of batches, to use; batches at the next epoch's start that are left out
     def __len__(self): return n_batches(self.limit, super().__len__())
     def __iter__(self):
@@ -68,7 +70,20 @@ class ClipDL(TfmdDL):
         for clip in islice(super().__iter__(), n): yield clip, clip
     def get_idxs(self):
         skip, self.skip = self.skip, 0
-        return super().get_idxs()[skip*self.bs:]
+        idxs = list(range(len(self.dataset)))
+        if self.shuffle: idxs = self.shuffle_fn(idxs)
+        return idxs[self.part::self.parts][:self.n][skip*self.bs:]
+
+    def shard(self,
+        part:int, # number of this process, from 0
+        parts:int, # how many there are
+        even:bool, # equally many clips for each, a few left out
+    ):
+        "Leave the other processes' clips to them"
+        n = len(self.dataset)
+        self.part, self.parts, self.n = part, parts, n//parts if even else len(range(part, n, parts))
+
+    def to_detach(self, b, cpu=True, gather=True): return to_detach(b, cpu, gather=False) # processes may have different numbers of batches
 
     def show_batch(self,
         b:tuple|None=None, # a batch; the loader's next one when not given
@@ -80,7 +95,7 @@ class ClipDL(TfmdDL):
         "Draw the parts of some clips side by side"
         return show_pictures(*picture_rows((b or self.one_batch())[0], names, max_n, all_frames))
 
-# %% ../../nbs/data/14_loaders.ipynb #ade2edb8
+# %% ../../nbs/data/14_loaders.ipynb #72e64133
 def clip_loaders(
     train:list[Video], # videos to train on
     valid:list[Video], # videos to validate on; may be empty
@@ -96,9 +111,13 @@ def clip_loaders(
     at_least(1, batch_size=batch_size)
     at_least(0, workers=workers)
     dl = lambda videos, **kw: ClipDL(Clips(videos, reader, n_frames_total), bs=batch_size, num_workers=workers, **kw)
-    full = batch_size <= sum(len(v.frames) for v in train) # a last batch of one clip would upset batch norm
+    number, n = process_number()
+    share = sum(len(v.frames) for v in train)//n # clips of this process
+    if not share and n > 1: raise OptionError(f'{n} processes, but fewer clips to train on', do='Use fewer devices, or more data')
+    full = batch_size <= share # a last batch of one clip would upset batch norm
     dls = DataLoaders(dl(train, shuffle=not no_shuffle, drop_last=full), dl(valid, shuffle=False), device=device or default_device())
     for d,limit in zip(dls, (limit_train_batches, limit_val_batches)):
         n_batches(limit, 1) # refuses what is no limit
         d.limit = limit
+        d.shard(number, n, even=d is dls.train)
     return dls

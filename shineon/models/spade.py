@@ -6,7 +6,7 @@
 __all__ = ['parse_norm', 'plain_norm', 'fit_maps', 'SPADE', 'MultiSPADE', 'SelfAttentiveMultiSPADE', 'settle_spectral', 'at_rest',
            'SPADEResBlock']
 
-# %% ../../nbs/models/24_spade.ipynb #358844c4
+# %% ../../nbs/models/24_spade.ipynb #bb482795
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from torch import nn, Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 from ..safe import OptionError
-from .layers import InstanceNorm, SelfAttention, activation
+from .layers import InstanceNorm, SelfAttention, SyncNorm, activation
 
 # %% ../../nbs/models/24_spade.ipynb #e7394a11
 def parse_norm(
@@ -26,15 +26,14 @@ def parse_norm(
     if not m: raise OptionError(f'norm_G cannot be {norm_G!r}', do='Write [spectral]spade, then syncbatch, batch or instance, then an odd size such as 3x3')
     return bool(m[1]), m[2], int(m[3])
 
-# %% ../../nbs/models/24_spade.ipynb #ddc48a57
+# %% ../../nbs/models/24_spade.ipynb #b76af243
 def plain_norm(
     name:str, # syncbatch, batch or instance
     ch:int, # channels
 ) -> nn.Module: # a layer without parameters
     "The parameter-free norm inside a SPADE"
     if name=='instance': return InstanceNorm(ch)
-    together = name=='syncbatch' and torch.distributed.is_available() and torch.distributed.is_initialized()
-    return (nn.SyncBatchNorm if together else nn.BatchNorm2d)(ch, affine=False)
+    return (SyncNorm if name=='syncbatch' else nn.BatchNorm2d)(ch, affine=False)
 
 # %% ../../nbs/models/24_spade.ipynb #d2c72fc6
 def fit_maps(

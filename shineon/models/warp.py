@@ -5,24 +5,24 @@
 # %% auto #0
 __all__ = ['correlation', 'warp', 'WarpModule']
 
-# %% ../../nbs/models/22_warp.ipynb #fd75ddb5
+# %% ../../nbs/models/22_warp.ipynb #0d9d241a
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from ..safe import OptionError, at_least
 from ..data.labels import n_channels
-from .layers import check_size, config_of, init_weights, input_names, join_inputs
+from .layers import SyncNorm, check_size, config_of, init_weights, input_names, join_inputs
 from .tps import TPS
 
-# %% ../../nbs/models/22_warp.ipynb #b99db010
+# %% ../../nbs/models/22_warp.ipynb #8a94ae2e
 def _extractor(
     ch:int, # channels of the input
     ngf:int, # channels after the first convolution
 ) -> nn.Sequential: # `(b ch h w)` to `(b 8*ngf h/16 w/16)`
     "Features of a person or a garment (Wang et al. 2018)"
     widths,layers = [ch, ngf, 2*ngf, 4*ngf, 8*ngf],[]
-    for a,b in zip(widths, widths[1:]): layers += [nn.Conv2d(a, b, 4, 2, 1), nn.ReLU(), nn.BatchNorm2d(b)]
+    for a,b in zip(widths, widths[1:]): layers += [nn.Conv2d(a, b, 4, 2, 1), nn.ReLU(), SyncNorm(b)]
     return nn.Sequential(*layers,
-        nn.Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU(), nn.BatchNorm2d(8*ngf),
+        nn.Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU(), SyncNorm(8*ngf),
         nn.Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU())
 
 # %% ../../nbs/models/22_warp.ipynb #e32b1b88
@@ -44,7 +44,7 @@ def warp(
     out = F.grid_sample(x.flatten(0,-4), grid.flatten(0,-4), padding_mode=padding_mode, align_corners=True)
     return out.unflatten(0, x.shape[:-3])
 
-# %% ../../nbs/models/22_warp.ipynb #fad03105
+# %% ../../nbs/models/22_warp.ipynb #cf691632
 class WarpModule(nn.Module):
     "Person and product photo to a warped garment: CP-VTON's Geometric Matching Module (Wang et al. 2018)"
     def __init__(self,
@@ -69,7 +69,7 @@ class WarpModule(nn.Module):
         self.person,self.cloth = (_extractor(n_channels(names), ngf) for names in (person_inputs, cloth_inputs))
         layers,widths = [],[h*w, 8*ngf, 4*ngf, 2*ngf, ngf]
         for i,(a,b) in enumerate(zip(widths, widths[1:])):
-            layers += [nn.Conv2d(a, b, 4, 2, 1) if i<2 else nn.Conv2d(a, b, 3, 1, 1), nn.BatchNorm2d(b), nn.ReLU()]
+            layers += [nn.Conv2d(a, b, 4, 2, 1) if i<2 else nn.Conv2d(a, b, 3, 1, 1), SyncNorm(b), nn.ReLU()]
         self.regression = nn.Sequential(*layers, nn.Flatten(), nn.Linear(ngf*(h//4)*(w//4), 2*grid_size**2))
         self.tps = TPS(fine_height, fine_width, grid_size)
         init_weights(self, init_type, init_variance)

@@ -6,7 +6,7 @@
 __all__ = ['random_state', 'set_random_state', 'ResumableLearner', 'TrainingState', 'go_on', 'SaveCheckpoints',
            'newest_checkpoint', 'find_checkpoint']
 
-# %% ../../nbs/train/33_checkpoints.ipynb #ed3146d6
+# %% ../../nbs/train/33_checkpoints.ipynb #276d9a96
 import math, random, shutil
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
 
+from ..experiment import process_number
 from ..models.files import read_checkpoint, save_model
 from ..safe import CheckpointError, OptionError, replacing
+from .distributed import agreed, average_gradients
 from .gan import EMACallback
 
 # %% ../../nbs/train/33_checkpoints.ipynb #75a3208f
@@ -48,7 +50,7 @@ class ResumableLearner(Learner):
         self.n_iter = len(self.dl)
         for i,b in enumerate(self.dl, getattr(self.dl, 'skip', 0)): self.one_batch(i, b)
 
-# %% ../../nbs/train/33_checkpoints.ipynb #28ce411c
+# %% ../../nbs/train/33_checkpoints.ipynb #e2731c1b
 def _own_state(cb): return 'state_dict' in vars(type(cb)) # a Callback has the attributes of its Learner too
 
 class TrainingState(Callback):
@@ -59,7 +61,7 @@ class TrainingState(Callback):
     def _waiting(self): return next((cb for cb in self.learn._grab_cbs(GradientAccumulation) if cb.count), None)
     def _ema(self): return next(iter(self.learn._grab_cbs(EMACallback)), None)
     def _keepers(self): return {cb.name: cb for cb in self.learn.cbs if cb is not self and _own_state(cb)}
-    def _modules(self): # everything that has gradients
+    def modules(self): # everything that has gradients
         ema, gan = self._ema(), getattr(self.learn, 'gan', None)
         return dict(generator=ema.trained or self.learn.model if ema else self.learn.model) | getattr(gan, 'critics', {})
 
@@ -70,12 +72,13 @@ class TrainingState(Callback):
 
     def state_dict(self): # plain types and tensors
         learn, scaler, waiting = self.learn, self._scaler(), self._waiting()
+        if waiting: average_gradients(self.modules().values())
         return dict(
             place=dict(epoch=self.at[0], batch=self.at[1], n_iter=len(learn.dls.train), train_iter=learn.train_iter, pct_train=learn.pct_train),
             shuffle=self.shuffle, random=random_state(),
-            generator=self._modules()['generator'].state_dict(), opt=learn.opt.state_dict(), scaler=scaler and scaler.state_dict(),
+            generator=self.modules()['generator'].state_dict(), opt=learn.opt.state_dict(), scaler=scaler and scaler.state_dict(),
             callbacks={name: cb.state_dict() for name,cb in self._keepers().items()},
-            waiting=waiting and dict(count=waiting.count, grads={k: [p.grad for p in m.parameters()] for k,m in self._modules().items()}),
+            waiting=waiting and dict(count=waiting.count, grads={k: [p.grad for p in m.parameters()] for k,m in self.modules().items()}),
             recorder=self._recorded())
 
     def _recorded(self): # the table, with the line of an epoch that is just over
@@ -93,7 +96,7 @@ class TrainingState(Callback):
         self.at = place['epoch'], place['batch']
         learn.first_epoch, learn.dls.train.skip, learn.train_iter = *self.at, place['train_iter']
         self.shuffle = given['shuffle']
-        self._modules()['generator'].load_state_dict(given['generator'])
+        self.modules()['generator'].load_state_dict(given['generator'])
         learn.opt.load_state_dict(given['opt'])
         if given['scaler'] and self._scaler(): self._scaler().load_state_dict(given['scaler'])
         for name,cb in self._keepers().items():
@@ -116,7 +119,7 @@ class TrainingState(Callback):
         cb = next(iter(self.learn._grab_cbs(GradientAccumulation)), None)
         if cb is None: return
         cb.count = count
-        for k,m in self._modules().items():
+        for k,m in self.modules().items():
             for p,g in zip(m.parameters(), grads[k]): p.grad = None if g is None else g.to(p.device)
 
     def _roll(self): # the generators, once the loader has started
@@ -139,10 +142,10 @@ def go_on(
     state = read_checkpoint(path)['more'].get('training')
     if state is None: raise CheckpointError('this file has weights, but nothing to go on from', path, 'Begin a new run from it with --weights')
     place, n = state['place'], len(learn.dls.train)
-    if place['n_iter'] != n: raise OptionError(f'the run of this checkpoint has {place["n_iter"]} batches an epoch, and this one {n}', path, 'Go on with the same data and batch size, or begin a new run from it with --weights')
+    if place['n_iter'] != n: raise OptionError(f'the run of this checkpoint has {place["n_iter"]} batches an epoch, and this one {n}', path, 'Go on with the same data, batch size and number of devices, or begin a new run from it with --weights')
     learn.training_state.load_state_dict(state)
 
-# %% ../../nbs/train/33_checkpoints.ipynb #6a66b2cc
+# %% ../../nbs/train/33_checkpoints.ipynb #7cb4def8
 class SaveCheckpoints(Callback):
     "Save `last.pt`, `best.pt` and every `save_count` steps `step_N.pt`"
     order = 80 # after validation inside an epoch
@@ -153,18 +156,22 @@ class SaveCheckpoints(Callback):
         options:dict|None=None, # the run's options, kept in each file
     ):
         self.folder, self.save_count, self.keep, self.options, self.best = Path(folder), save_count, keep, options or {}, math.inf
+        self.writes = process_number()[0] == 0
 
     def state_dict(self): return dict(best=self.best) # plain types
     def load_state_dict(self, state): self.best = state['best'] # of `state_dict`
 
-    def save(self, name):
+    def save(self, name): # all processes tell their state, the first one writes
         state = self.learn.training_state
+        told = state.state_dict()
+        if not self.writes: return
         save_model(self.folder/name, state.shown, step=self.train_iter, epoch=self.epoch, options=self.options,
-                   valid_loss=self.best if math.isfinite(self.best) else None, training=state.state_dict())
+                   valid_loss=self.best if math.isfinite(self.best) else None, training=told)
 
     def after_batch(self):
         if not self.training or not self.save_count or self.train_iter % self.save_count: return
         self.save(f'step_{self.train_iter}.pt')
+        if not self.writes: return
         old = sorted(self.folder.glob('step_*.pt'), key=lambda f: int(f.stem[5:]))
         for f in old[:-self.keep or len(old)] if self.keep else []: f.unlink()
 
@@ -173,11 +180,11 @@ class SaveCheckpoints(Callback):
         better = loss is not None and float(loss) < self.best
         if better: self.best = float(loss)
         self.save('last.pt')
-        if better:
+        if better and self.writes:
             with replacing(self.folder/'best.pt') as tmp: shutil.copyfile(self.folder/'last.pt', tmp)
 
     def after_fit(self): # a run that goes on elsewhere may have nothing left to do
-        if not (self.folder/'last.pt').exists(): self.save('last.pt')
+        if agreed(self.writes and not (self.folder/'last.pt').exists()): self.save('last.pt')
 
 def newest_checkpoint(
     folder:Path, # of checkpoints

@@ -6,7 +6,7 @@
 __all__ = ['GAN_MODES', 'gan_loss', 'feature_matching', 'frozen', 'r1_penalty', 'SamsLoss', 'GANCallback', 'TrainTerm',
            'EMACallback']
 
-# %% ../../nbs/train/31_gan.ipynb #d4429e09
+# %% ../../nbs/train/31_gan.ipynb #bc1904b3
 from contextlib import contextmanager, nullcontext
 
 import shineon
@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..models.critics import multiscale_input, temporal_input
 from ..safe import OptionError, at_least
+from .distributed import averaged
 from .losses import VGGPerceptual, _Terms, _like, frame_mean, vgg19_weights
 
 # %% ../../nbs/train/31_gan.ipynb #8eee36b5
@@ -93,7 +94,7 @@ class SamsLoss(_Terms):
         if self.vgg is not None: terms['vgg'] = self.vgg(fake, real)
         return self.total(**terms)
 
-# %% ../../nbs/train/31_gan.ipynb #bc6baf63
+# %% ../../nbs/train/31_gan.ipynb #04c2d628
 class GANCallback(Callback):
     "Train a multiscale and a temporal critic beside the generator, which is the Learner's model"
     order, run_valid = MixedPrecision.order-1, False
@@ -121,6 +122,7 @@ class GANCallback(Callback):
         self.summed, self.sums, self.n_judged = None, {}, 0 # epoch, sums of its terms, batches in them
 
     def state_dict(self): # plain types and tensors
+        self.share_sums()
         return ({part: {k: v.state_dict() for k,v in getattr(self, part).items()} for part in ('critics','opts')}
                 | dict(sums=(self.summed, dict(self.sums), self.n_judged)))
 
@@ -195,6 +197,9 @@ class GANCallback(Callback):
             for g in o.param_groups: g['lr'] = self.lr_D*self.opt.hypers[-1]['lr']/self.learn.lr
             self.scaler.step(o) if self.mixed else o.step()
             o.zero_grad()
+
+    def before_validate(self): self.share_sums()
+    def share_sums(self): self.sums = averaged(self.sums) # of all processes
 
     def record(self, terms): # for the table and TensorBoard
         terms = {k: v.detach() for k,v in terms.items()}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['StopWhenTold', 'StopAtNaN', 'enough_memory', 'guarded']
 
-# %% ../../nbs/train/37_guards.ipynb #51fc6196
+# %% ../../nbs/train/37_guards.ipynb #d4455b49
 import math, signal, threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +18,9 @@ from fastai.learner import Learner
 
 from ..safe import OptionError, Stopped, TrainingError
 from .checkpoints import newest_checkpoint
+from .distributed import agreed
 
-# %% ../../nbs/train/37_guards.ipynb #9566ece2
+# %% ../../nbs/train/37_guards.ipynb #7101babb
 class StopWhenTold(Callback):
     "After SIGINT or SIGTERM: finish the batch, save, and leave with `Stopped`"
     order, run_valid = 85, False # after checkpoints
@@ -31,7 +32,8 @@ class StopWhenTold(Callback):
     def _note(self, number, frame): self.told = number
 
     def after_batch(self):
-        if self.told is None: return
+        self.told = agreed(self.told or 0) # of several processes one may be told, or all
+        if not self.told: return
         saver = getattr(self.learn, 'save_checkpoints', None)
         if saver: saver.save('last.pt')
         raise Stopped(f'stopped by {signal.Signals(self.told).name} after step {self.train_iter}', saver.folder/'last.pt' if saver else '',
@@ -42,7 +44,7 @@ class StopWhenTold(Callback):
         self.before = {}
     def after_fit(self): self.give_back()
 
-# %% ../../nbs/train/37_guards.ipynb #b33bebeb
+# %% ../../nbs/train/37_guards.ipynb #64a09224
 class StopAtNaN(Callback):
     "Stop with `TrainingError` before a loss that is no number reaches the weights"
     order, run_valid = MixedPrecision.order-1, False # with the GAN callback, after its terms
@@ -53,7 +55,7 @@ class StopAtNaN(Callback):
 
     def after_loss(self):
         made = sum(v.detach().float().sum() for v in self.pred.values()) # a sampling grid of NaN gives a loss, and a crash in its backward pass
-        self.bad = 0 if math.isfinite(float(self.loss_grad.detach() + made)) else self.bad+1
+        self.bad = self.bad+1 if agreed(not math.isfinite(float(self.loss_grad.detach() + made))) else 0
         scaled = bool(self.learn._grab_cbs(MixedPrecision)) and self.scaler.is_enabled()
         if self.bad <= (self.patience if scaled else 0): return
         terms = {k: float(v) for k,v in getattr(self.loss_func, 'terms', {}).items()}

@@ -6,7 +6,7 @@
 __all__ = ['pick_device', 'seed_everything', 'keep_decay', 'WarpCloth', 'TermMetric', 'ValidateWithin', 'Lines', 'Precision',
            'tryon_learner', 'try_out', 'fit_schedule']
 
-# %% ../../nbs/train/35_learners.ipynb #e23c8a35
+# %% ../../nbs/train/35_learners.ipynb #ac7104d3
 import logging, random, time
 from functools import partial
 from pathlib import Path
@@ -23,22 +23,25 @@ from fastai.learner import Learner, Metric
 from fastai.optimizer import OptimWrapper
 from torch import nn
 
-from ..experiment import log_level
+from ..experiment import gpu_numbers, log_level, process_number
 from ..safe import OptionError, at_least
 from ..data.loaders import n_batches
 from .board import Board
 from .checkpoints import ResumableLearner, SaveCheckpoints, TrainingState
 from .compile import compile_blocks
+from .distributed import AverageGradients, SumMetrics, agreed, check_backend, join
 from .guards import StopAtNaN, StopWhenTold, guarded
 
-# %% ../../nbs/train/35_learners.ipynb #a172ee40
+# %% ../../nbs/train/35_learners.ipynb #4b741aa0
 def pick_device(
-    gpu_ids:str='0', # number of the GPU; -1 for the CPU
+    gpu_ids:str='0', # number of the GPU; -1 for the CPU; one of several processes has the GPU of its own number
+    distributed_backend:str='', # how several processes exchange gradients: see `join`
 ) -> torch.device: # the CPU where there is no GPU
     "Where to compute; `OptionError` for a GPU that is not there"
-    try: ids = [int(o) for o in str(gpu_ids).replace(',', ' ').split()]
-    except ValueError: raise OptionError(f'gpu_ids is "{gpu_ids}"', do='Give the number of one GPU, or -1') from None
-    if len(ids) != 1: raise OptionError(f'gpu_ids is "{gpu_ids}": a run uses one device', do='Give the number of one GPU, or -1')
+    ids = gpu_numbers(gpu_ids)
+    if process_number()[1] > 1: return join(ids[0] < 0, distributed_backend)
+    if distributed_backend: check_backend(distributed_backend, ids[0] >= 0)
+    if len(ids) > 1: raise OptionError(f'gpu_ids is "{gpu_ids}", and this is one process', do='Start the run with the command shineon, which makes a process for each, or give one number')
     if ids[0] < 0 or not torch.cuda.is_available(): return torch.device('cpu')
     if ids[0] >= torch.cuda.device_count(): raise OptionError(f'gpu_ids is {ids[0]}, but there are {torch.cuda.device_count()} GPUs', do='Give a smaller number')
     return torch.device('cuda', ids[0])
@@ -90,7 +93,7 @@ class TermMetric(Metric):
     @property
     def value(self): return self.total/self.count if self.count else None
 
-# %% ../../nbs/train/35_learners.ipynb #97b79020
+# %% ../../nbs/train/35_learners.ipynb #dd044c75
 class ValidateWithin(Callback):
     "Validate every so many training batches, besides each epoch's end"
     order, run_valid = 75, False
@@ -100,7 +103,7 @@ class ValidateWithin(Callback):
     def before_train(self): self.every = n_batches(self.interval, len(self.dl))
     def after_batch(self):
         done = self.iter + 1
-        if done % self.every or done == len(self.dl) or not len(self.dls.valid): return
+        if done % self.every or done == len(self.dl) or not len(self.dls.valid.dataset): return
         learn, names = self.learn, ('dl', 'iter', 'n_iter', 'xb', 'yb', 'pred', 'loss', 'loss_grad')
         kept, log = {n: getattr(learn, n) for n in names}, learn.recorder.log.copy()
         learn._do_epoch_validate()
@@ -152,7 +155,7 @@ def _precision(precision, device): # callbacks, `OptionError` for what cannot be
     if str(precision) == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(): raise OptionError('this GPU cannot compute in bfloat16', do='Set precision to 16 or 32')
     return [Precision(mode[str(precision)])] if mode[str(precision)] else []
 
-# %% ../../nbs/train/35_learners.ipynb #77775d87
+# %% ../../nbs/train/35_learners.ipynb #9ca040b8
 def tryon_learner(
     dls:DataLoaders, # from `clip_loaders`
     model:nn.Module, # takes a clip, returns a dict
@@ -180,7 +183,10 @@ def tryon_learner(
     cbs = [*cbs, *_precision(precision, torch.device(dls.device)), TrainingState(), StopWhenTold(), StopAtNaN(), Lines(loglevel=loglevel), ValidateWithin(val_check_interval), ParamScheduler(dict(lr=keep_decay(lr, keep_epochs, decay_epochs)))]
     if warp is not None: cbs.append(WarpCloth(warp))
     if accumulated_batches > 1: cbs.append(GradientAccumulation(accumulated_batches * dls.train.bs))
-    if folder: cbs += [Board(folder/'tensorboard', display_count, options), SaveCheckpoints(folder/'checkpoints', save_count, keep, options)]
+    number, n = process_number()
+    if n > 1: cbs += [AverageGradients(), SumMetrics()]
+    if folder: cbs.append(SaveCheckpoints(folder/'checkpoints', save_count, keep, options))
+    if folder and not number: cbs.append(Board(folder/'tensorboard', display_count, options))
     learn = ResumableLearner(dls, model.to(dls.device, memory_format=torch.channels_last), loss, lr=lr, train_bn=False,
                     opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999)),
                     metrics=[TermMetric(t) for t in loss.weights], cbs=cbs)
@@ -192,7 +198,7 @@ def try_out(
     learn:Learner, # from `tryon_learner`
     compile:bool=False, # compile the networks' blocks, and try that out too
 ):
-    "Show the networks one clip, so that what does not fit together is said before a run starts"
+    "Show the networks one clip, so that what does not fit together is said before a run starts; several processes wait here for each other"
     batch,_ = learn.dls.train.one_batch()
     clip = {k: v[:1] for k,v in batch.items()}
     if hasattr(learn, 'warp_cloth'): clip |= learn.warp_cloth.warp.to(learn.dls.device)(clip)
@@ -201,6 +207,7 @@ def try_out(
     learn.loss_func(pred, clip)
     if hasattr(learn, 'gan'): learn.gan.try_out(clip, pred)
     if compile: compile_blocks(learn, batch)
+    agreed()
 
 def fit_schedule(
     learn:Learner, # from `tryon_learner`

@@ -1,0 +1,162 @@
+"Several processes train as one would: gradients, whole runs, stops; try-on and evaluation share their videos. Two gloo processes on the CPU"
+import json, os, shutil, signal, socket, subprocess, sys, time
+from pathlib import Path
+
+import pytest
+import shineon # before fastai
+import torch
+from shineon.experiment import process_number
+from shineon.safe import TrainingError
+
+# run by each process: `python test_distributed.py DATA OUT`
+
+def one_step(name, vvt):
+    "Gradients of a network, and of its critics, in the first step of a run with four clips a step in all"
+    from fastai.callback.core import Callback, CancelFitException
+    from shineon.data.clips import ClipReader
+    from shineon.data.layouts import vvt_videos
+    from shineon.data.loaders import clip_loaders
+    from shineon.models.critics import MultiscaleCritic, TemporalCritic
+    from shineon.models.sams import SamsGenerator
+    from shineon.models.unetmask import UNetMask
+    from shineon.models.warp import WarpModule
+    from shineon.train.frames import ProgressiveFramesCallback
+    from shineon.train.gan import GANCallback, SamsLoss
+    from shineon.train.learners import seed_everything, tryon_learner
+    from shineon.train.losses import UNetMaskLoss, WarpLoss
+    class Note(Callback):
+        order = 8.5 # when gradients are averaged, before any step is taken
+        def before_step(self):
+            self.grads = {f'{k} {n}': p.grad.clone() for k,m in self.learn.training_state.modules().items() for n,p in m.named_parameters() if p.grad is not None}
+            self.running = {n: b.clone() for n,b in self.model.named_buffers() if 'running' in n}
+            raise CancelFitException
+    seed_everything(3)
+    number, n = process_number()
+    size = dict(fine_height=128, fine_width=64)
+    person, frames = dict(warp=['agnostic','cocopose'], unet=['agnostic','densepose'], sams=['agnostic','densepose','flow'])[name], 2 if name == 'sams' else 1
+    dls = clip_loaders(vvt_videos(vvt), [], ClipReader(person, flow_warp=False, warped=name != 'warp', **size), frames, 4//n, 0, no_shuffle=True, device='cpu')
+    make = dict(warp=lambda: (WarpModule(ngf=4, **size), WarpLoss(), []),
+                unet=lambda: (UNetMask(ngf=4, self_attn=True), UNetMaskLoss(wt_vgg=0), []),
+                sams=lambda: (SamsGenerator(n_frames_total=2, ngf_pow_outer=2, ngf_pow_inner=4, num_middle=1, spade_hidden=8), SamsLoss(wt_vgg=0),
+                              [GANCallback(MultiscaleCritic(15, ndf=4), TemporalCritic(10, ndf=4)), ProgressiveFramesCallback(2, n_frames_now=1)]))
+    model, loss, cbs = make[name]()
+    if number: torch.nn.init.constant_(next(model.parameters()), .5) # the first process's weights are to count
+    note = Note()
+    learn = tryon_learner(dls, model, loss, cbs=[*cbs, note])
+    with learn.no_bar(): learn.fit(1)
+    return note.grads | note.running
+
+def nan_in_one():
+    "A loss that is no number in one process stops both at that step"
+    from types import SimpleNamespace
+    from shineon.train.guards import StopAtNaN
+    guard = StopAtNaN()
+    guard.learn = SimpleNamespace(pred=dict(result=torch.ones(2)), loss_func=None, train_iter=4, _grab_cbs=lambda c: [], loss_grad=torch.tensor(1.))
+    guard.before_fit()
+    guard.after_loss()
+    if process_number()[0]: guard.learn.loss_grad = torch.tensor(float('nan'))
+    try: guard.after_loss()
+    except TrainingError as e: return str(e)
+
+networks = ('warp', 'unet', 'sams')
+
+if __name__ == '__main__':
+    from shineon.train.distributed import join
+    torch.set_num_threads(1)
+    join(cpu=True)
+    vvt, out = sys.argv[1:]
+    torch.save(dict(nets={n: one_step(n, vvt) for n in networks}, nan=nan_in_one()), f'{out}/{process_number()[0]}.pt')
+    sys.exit()
+
+@pytest.fixture(scope='module')
+def two(vvt, tmp_path_factory):
+    "What two processes noted"
+    out = tmp_path_factory.mktemp('two')
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    env = lambda i: {k: v for k,v in os.environ.items() if k != 'MPLBACKEND'} | dict(RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), OMP_NUM_THREADS='1')
+    processes = [subprocess.Popen([sys.executable, __file__, str(vvt), str(out)], env=env(i), stderr=subprocess.PIPE, text=True) for i in range(2)]
+    for p in processes: assert not p.wait(timeout=300), p.stderr.read()
+    return [torch.load(out/f'{i}.pt') for i in range(2)]
+
+@pytest.mark.parametrize('name', networks)
+def test_gradients(name, vvt, two):
+    "The mean of two processes' gradients, with two clips each, is that of one with four"
+    alone, (first, second) = one_step(name, vvt), (t['nets'][name] for t in two)
+    assert alone.keys() == first.keys() == second.keys() and len(alone) > 10
+    assert name != 'sams' or {k.split()[0] for k in alone if ' ' in k} == {'generator', 'multiscale', 'temporal'}
+    parts = {k: k.split()[0] if ' ' in k else k for k in alone} # a network, or one batch norm's statistics
+    largest = {part: max(alone[k].norm() for k in alone if parts[k] == part) for part in parts.values()}
+    for k,v in alone.items():
+        assert torch.equal(first[k], second[k]), k
+        assert (first[k] - v).norm() <= 1e-3*v.norm() + 1e-4*largest[parts[k]], k # some slopes are 0 but for rounding
+    assert any('running' in k for k in alone) == (name != 'unet') # batch norms saw all four clips
+
+def test_nan_in_one_process(two):
+    for t in two: assert 'no number at step 5' in t['nan']
+
+# whole runs
+
+from conftest import short, small
+from shineon.cli.cli import main
+from test_runs import equal, train, weights
+
+both = '--gpu_ids=-1,-1'
+
+@pytest.fixture(scope='module')
+def two_run(vvt, shineon_command, tmp_path_factory):
+    "Folder of a run of two processes with two clips each, beside `warp_run`'s one with four"
+    place = tmp_path_factory.mktemp('two_run')
+    r = shineon_command(*train('warp', 'two', vvt, both, '--batch_size', 2), cwd=place)
+    assert r.status == 0, r.err
+    assert r.out.count('epoch 1/2 |') == 1 and 'two, 2 processes' in r.out # the first process prints
+    return place/'experiments'/'two'
+
+def test_a_run_of_two(two_run, warp_run):
+    one, two = (json.loads((f/'metrics.json').read_text()) for f in (warp_run, two_run))
+    assert one['steps'] == two['steps'] == 4
+    for k in ('train_loss', 'valid_loss', 'l1'): assert abs(one[k] - two[k]) < 1e-3*one[k], k
+    names = lambda f: sorted(p.relative_to(f).parts[0] for p in f.rglob('*') if p.is_file())
+    assert names(two_run) == names(warp_run)
+
+def test_stopped_together(two_run, vvt, shineon_command, tmp_path):
+    "A signal stops both after the same step; going on gives the weights of a run that was not stopped"
+    args = [*train('warp', 'two', vvt, both, '--batch_size', 2, '--save_count', 1)]
+    step = tmp_path/'experiments'/'two'/'checkpoints'/'step_1.pt'
+    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', *map(str, args)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+        while p.poll() is None and not step.exists(): time.sleep(.02)
+        p.send_signal(signal.SIGTERM)
+        err = p.communicate(timeout=300)[1]
+    assert p.returncode == 143 and err.startswith('shineon: stopped by SIGTERM') and err.count('\n') == 1, err
+    r = shineon_command(*args, '--checkpoint', 'last', cwd=tmp_path)
+    assert r.status == 0, r.err
+    assert equal(weights(two_run), weights(tmp_path/'experiments'/'two'))
+
+def test_refused(vvt, in_process, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    for args,text in ((train('warp', 'x', vvt, '--distributed_backend', 'nccl', '--gpu_ids', '-1'), 'GPUs only'), (['compare', 'a', 'b', '--truth', vvt, both], 'one device')):
+        assert main(list(map(str, args))) == 2
+        assert text in capfd.readouterr().err
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert main(['train', '--model', 'warp', '--vvt_dataroot', str(vvt)]) == 2 and '--name NAME' in capfd.readouterr().err
+
+# try-on
+
+def test_tryon_shared(broken, warp_run, shineon_command, tmp_path):
+    "Two processes dress a list; a broken video is named at the end, and dressed when it is whole again"
+    bad = sorted((broken/'test'/'test_frames_parsing').glob('*/*003_label.png'))[0]
+    whole, garments = bad.read_bytes(), sorted((broken/'clothes_person'/'img').glob('*/*.png'))[:2]
+    bad.write_bytes(whole[:99])
+    videos = sorted(p.name for p in (broken/'test'/'test_frames').iterdir())
+    (tmp_path/'list.csv').write_text(''.join(f'{g},{v}\n' for v in videos for g in garments))
+    args = ['tryon', '--name', 'shared', '--vvt_dataroot', broken, '--checkpoint', warp_run/'checkpoints'/'last.pt', '--tryon_list', tmp_path/'list.csv', '--out_fmt', 'png', both]
+    r = shineon_command(*args, cwd=tmp_path)
+    assert r.status == 2 and '2 of 4 try-ons failed' in r.err and str(bad) in r.err and '--resume' in r.err and r.err.count('\n') == 1, r.err
+    made = lambda: {p: p.stat().st_mtime_ns for p in (tmp_path/'test_results'/'shared').glob('*/*.png')}
+    first = made()
+    assert {p.parent.name for p in first} == {videos[1]} and len(first) == 2*4
+    bad.write_bytes(whole)
+    r = shineon_command(*args, '--resume', cwd=tmp_path)
+    assert r.status == 0, r.err
+    assert len(made()) == 4*4 and all(made()[p] == t for p,t in first.items()) # what was done stayed
+    metrics = json.loads((tmp_path/'experiments'/'shared'/'metrics.json').read_text())
+    assert metrics['try_ons'] == 4 and metrics['frames'] == 16 and not metrics['failed']
