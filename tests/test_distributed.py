@@ -24,6 +24,10 @@ def one_step(name, vvt):
     from shineon.train.gan import GANCallback, SamsLoss
     from shineon.train.learners import seed_everything, tryon_learner
     from shineon.train.losses import UNetMaskLoss, WarpLoss
+    class Double(Callback):
+        "In float64 the order of a sum does not show"
+        order = -6 # before all that looks at the clip
+        def before_batch(self): self.learn.xb = self.learn.yb = ({k: v.double() if isinstance(v, torch.Tensor) else v for k,v in self.x.items()},)
     class Note(Callback):
         order = 8.5 # when gradients are averaged, before any step is taken
         def before_step(self):
@@ -38,11 +42,11 @@ def one_step(name, vvt):
     make = dict(warp=lambda: (WarpModule(ngf=4, **size), WarpLoss(), []),
                 unet=lambda: (UNetMask(ngf=4, self_attn=True), UNetMaskLoss(wt_vgg=0), []),
                 sams=lambda: (SamsGenerator(n_frames_total=2, ngf_pow_outer=2, ngf_pow_inner=4, num_middle=1, spade_hidden=8), SamsLoss(wt_vgg=0),
-                              [GANCallback(MultiscaleCritic(15, ndf=4), TemporalCritic(10, ndf=4)), ProgressiveFramesCallback(2, n_frames_now=1)]))
+                              [GANCallback(MultiscaleCritic(15, ndf=4).double(), TemporalCritic(10, ndf=4).double()), ProgressiveFramesCallback(2, n_frames_now=1)]))
     model, loss, cbs = make[name]()
     if number: torch.nn.init.constant_(next(model.parameters()), .5) # the first process's weights are to count
     note = Note()
-    learn = tryon_learner(dls, model, loss, cbs=[*cbs, note])
+    learn = tryon_learner(dls, model.double(), loss, cbs=[*cbs, note, Double()])
     with learn.no_bar(): learn.fit(1)
     return note.grads | note.running
 
@@ -88,7 +92,7 @@ def test_gradients(name, vvt, two):
     largest = {part: max(alone[k].norm() for k in alone if parts[k] == part) for part in parts.values()}
     for k,v in alone.items():
         assert torch.equal(first[k], second[k]), k
-        assert (first[k] - v).norm() <= 1e-3*v.norm() + 1e-4*largest[parts[k]], k # some slopes are 0 but for rounding
+        assert (first[k] - v).norm() <= 1e-5*v.norm() + 1e-6*largest[parts[k]], k # means of losses are float32; some slopes are 0 but for rounding
     assert any('running' in k for k in alone) == (name != 'unet') # batch norms saw all four clips
 
 def test_nan_in_one_process(two):

@@ -37,7 +37,7 @@ class InstanceNorm(nn.InstanceNorm2d):
         "Normalise as group norm with a group for each channel"
         with torch.autocast(x.device.type, enabled=False): return F.group_norm(x, x.shape[1], eps=self.eps)
 
-# %% ../../nbs/models/20_layers.ipynb #b9878e7b
+# %% ../../nbs/models/20_layers.ipynb #72741fbe
 class _Sum(torch.autograd.Function):
     "Sum over all processes; its gradient is one too"
     @staticmethod
@@ -55,7 +55,7 @@ class SyncNorm(nn.SyncBatchNorm):
     ) -> Tensor: # shape and type of `x`
         "Normalise with mean and variance of every process's batch; in eval mode with the running ones"
         if x.is_cuda or not (self.training and dist.is_available() and dist.is_initialized()): return super().forward(x)
-        total = lambda x: _Sum.apply(x.float().sum((0,2,3)))[:,None,None] # (c 1 1)
+        total = lambda x: _Sum.apply(x.sum((0,2,3), dtype=torch.promote_types(x.dtype, torch.float32)))[:,None,None] # (c 1 1)
         n = total(torch.ones_like(x[:,:1]))
         mean = total(x)/n
         var = total((x - mean).square())/n

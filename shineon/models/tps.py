@@ -19,7 +19,7 @@ def _bend(
     r2 = (p[:,None]-c).square().sum(-1)
     return torch.where(r2==0, 0., r2*r2.clamp(min=1e-30).log())
 
-# %% ../../nbs/models/21_tps.ipynb #9f00f30b
+# %% ../../nbs/models/21_tps.ipynb #4c339745
 class TPS(nn.Module):
     "Offsets of regular control points to a dense sampling grid (Bookstein 1989)"
     def __init__(self,
@@ -41,7 +41,7 @@ class TPS(nn.Module):
     ) -> Tensor: # `(b h w 2)`, x then y, in [-1, 1] where it stays inside the product photo
         "The sampling grid that moves each control point by its offset"
         with torch.autocast(offsets.device.type, enabled=False):
-            moved = offsets.float().reshape(-1, len(self.basis)) @ self.basis # (2*b h*w): all samples in one matrix product
+            moved = offsets.to(self.basis.dtype).reshape(-1, len(self.basis)) @ self.basis # (2*b h*w): all samples in one matrix product
             return self.base + moved.view(-1, 2, *self.base.shape[:2]).permute(0,2,3,1) # (b h w 2)
 
 # %% ../../nbs/models/21_tps.ipynb #b27df190
