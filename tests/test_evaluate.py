@@ -126,7 +126,7 @@ def test_memory_is_flat(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
         return peak
     peak(20)
-    assert peak(400) < peak(100) + 64*64*3*40 # 400 frames need no more than a few do
+    assert peak(160) < peak(40) + 64*64*3*30 # 160 frames need no more than a few do
 
 def test_a_long_video_needs_no_more_memory(tmp_path):
     "A whole evaluation of 400 frames in a process of its own: tensors count too, which the test above does not see"

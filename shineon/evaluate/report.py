@@ -171,7 +171,7 @@ def difference_rows(
     pairs = dict.fromkeys((d['a'], d['b']) for d in decided)
     return [['first - second', *(titles.get(m, m) for m in names), 'units']] + [[' - '.join(p), *(cell(known.get((*p,m))) for m in names), units(p)] for p in pairs]
 
-# %% ../../nbs/evaluate/54_report.ipynb #cedba6f5
+# %% ../../nbs/evaluate/54_report.ipynb #417a098a
 def _panels(n, width, height): # a figure of n axes, three in a row
     columns = min(max(n, 1), 3)
     fig,axs = plt.subplots(-(-max(n, 1)//columns), columns, figsize=(columns*width, -(-max(n, 1)//columns)*height), squeeze=False)
@@ -190,7 +190,7 @@ def frame_curves(
         for n,r in named.items():
             values = r['videos'].get(video, {}).get('per_frame', {}).get(m, [])
             ax.plot([np.nan if v is None else v for v in values], label=n)
-        ax.set_title(titles.get(m, m), fontsize=9); ax.set_xlabel('frame', fontsize=8); ax.tick_params(labelsize=7)
+        ax.set_title(titles.get(m, m), fontsize=9); ax.set_xlabel('frame', fontsize=8); ax.tick_params(labelsize=7); ax.locator_params(axis='x', integer=True)
     axs[0].legend(fontsize=7)
     fig.tight_layout()
     return fig
