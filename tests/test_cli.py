@@ -104,8 +104,18 @@ def test_overwrite(vvt, in_process, monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize('args', [['train', '--model', 'warp', '--batchsize', '4'], ['train', '--model', 'warp', '--self_attn'], ['train', '--model', 'unet', '--fine', '64'],
                                   ['tryon', '--checkpont', 'x'], ['train'], [], ['train', '--model', 'unet', '--batch_size', 'four']])
 def test_wrong_options(args, capsys):
-    with pytest.raises(SystemExit) as e: main(args)
-    assert e.value.code == 2 and 'shineon' in capsys.readouterr().err
+    try: status = main(args)
+    except SystemExit as e: status = e.code
+    assert status == 2 and 'shineon' in capsys.readouterr().err
+
+def test_log_levels(vvt, in_process, shineon_command, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = lambda level: ['train', '--model', 'warp', '--name', level, '--vvt_dataroot', str(vvt), *small, *short, '--limit_train_batches', '1', '--loglevel', level]
+    assert main(command('debug')) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [l.split(' |')[0] for l in said if l.startswith('step')] == ['step 1', 'step 2'] and any(l.startswith('epoch 2/2') for l in said)
+    quiet = shineon_command(*command('warning'), cwd=tmp_path)
+    assert (quiet.status, quiet.out) == (0, '') and (tmp_path/'experiments'/'warning'/'metrics.json').exists()
 
 def test_unknown_model(capsys):
     assert main(['train', '--model', 'wrap']) == 2

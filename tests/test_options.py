@@ -1,5 +1,5 @@
 "Every option of every run notebook changes what it says it changes, or is refused: a notebook's cells are run up to where the work begins"
-import json
+import json, re
 from pathlib import Path
 
 import pytest, torch
@@ -42,6 +42,7 @@ def set_up(files, monkeypatch, tmp_path):
     monkeypatch.setattr('shineon.data.layouts.check_videos', check_videos)
     for work in ('train.learners.fit_schedule', 'tryon.tryon.save_result'): monkeypatch.setattr(f'shineon.{work}', enough)
     monkeypatch.setattr('shineon.train.checkpoints.go_on', lambda learn, start: seen.update(went_on=str(start)))
+    monkeypatch.setattr(torch, 'compile', lambda f, **kw: seen.setdefault('compiled', []).append(f) or f) # the true one takes minutes
     monkeypatch.setattr(ClipDL, 'show_batch', lambda *args, **kw: None)
     class NoVGG(nn.Module): # stands for the perceptual loss, whose weights are half a gigabyte
         def __init__(self, weights): super().__init__()
@@ -80,6 +81,8 @@ everywhere = dict(
     experiments_dir=('elsewhere', lambda n: str(n['folder'].parent), 'elsewhere'),
     overwrite=(True, lambda n: (n['folder'].name, (n['folder']/'checkpoints'/'old.pt').exists()), ('taken', False), dict(name='taken')),
     seed=(7, lambda n: n['drawn_from'], 7),
+    loglevel=('loud', None, refused("loglevel is 'loud'")),
+    dataset=('viton', None, refused('VITON and MPV are not read yet')),
     gpu_ids=('first', None, refused('gpu_ids is "first"')),
     vvt_dataroot=('nowhere', None, refused('no such folder: nowhere')),
     cloth_mask_threshold=(99, lambda n: n['reader'].threshold, 99),
@@ -89,6 +92,9 @@ everywhere = dict(
 training = everywhere | dict(
     workers=(1, lambda n: n['dls'].train.fake_l.num_workers, 1),
     precision=(8, None, refused('precision')),
+    compile=(True, lambda n: len(n.get('compiled', [])), more),
+    loglevel=('debug', callback('Lines', lambda cb: cb.level), 10),
+    datamode=('test', lambda n: len(n['train'] + n['valid']), 2),
     fast_dev_run=(True, lambda n: (n['learn'].n_epochs, len(n['dls'].train), len(n['dls'].valid)), (1, 1, 1)),
     batch_size=(3, lambda n: n['dls'].train.bs, 3),
     cloth_inputs=(['cloth', 'cloth_mask'], config('cloth_inputs'), ['cloth', 'cloth_mask']),
@@ -161,7 +167,7 @@ cases = dict(
         encoder_input=('agnostic', lambda n: n['model'].encoder_key, 'agnostic'),
         attention_middle_indices=([-1], attentive, ['middle 0']),
         attention_decoder_indices=([0], attentive, ['decoder 0']),
-        norm_G=('spadeinstance3x3', lambda n: {'InstanceNorm2d', 'ParametrizedConv2d'} & kinds_of(n['model']), {'InstanceNorm2d'}),
+        norm_G=('spadeinstance3x3', lambda n: {'InstanceNorm', 'ParametrizedConv2d'} & kinds_of(n['model']), {'InstanceNorm'}),
         spade_hidden=(8, size_of, more),
         gan_mode=('ls', lambda n: n['learn'].gan.gan_mode, 'ls'),
         no_ganFeat_loss=(True, lambda n: n['learn'].gan.wt_feat, 0.),
@@ -169,7 +175,7 @@ cases = dict(
         wt_multiscale=(0., lambda n: set(n['learn'].gan.critics), {'temporal'}),
         wt_temporal=(0., lambda n: set(n['learn'].gan.critics), {'multiscale'}),
         r1=(.5, lambda n: n['learn'].gan.r1, .5),
-        norm_D=('spectral', lambda n: 'InstanceNorm2d' in kinds_of(n['multiscale']), False),
+        norm_D=('spectral', lambda n: 'InstanceNorm' in kinds_of(n['multiscale']), False),
         netD_subarch=('pixel', None, refused('n_layer')),
         num_D=(3, lambda n: len(n['multiscale'].scales), 3),
         n_layers_D=(3, lambda n: sum(p.numel() for p in n['temporal'].parameters()), more),
@@ -226,3 +232,37 @@ def test_option(notebook, option, set_up, files, tmp_path):
     now = look(run(**dict(experiments_dir='now') | also | {option: value}))
     if callable(outcome): assert outcome(before, now), (before, now)
     else: assert now == outcome and before != outcome, (before, now)
+
+# the options of the reference system, by name; where a notebook has not got one, it says why
+
+table = dict(name='', experiments_dir='experiments', gpu_ids='0', workers=4, precision='32', loglevel='info', fast_dev_run=False, checkpoint='',
+    dataset='vvt', vvt_dataroot='', viton_dataroot=None, data_list=None, mpv_dataroot=None, warp_cloth_dir='warp-cloth', batch_size=dict(train_sams=4, train_warp=8, train_unet=8),
+    person_inputs=dict(train_warp=['agnostic', 'cocopose'], train_unet=['agnostic', 'densepose'], train_sams=['agnostic', 'densepose', 'flow']), cloth_inputs=['cloth'], datamode=dict(tryon='test', train_warp='train', train_unet='train', train_sams='train'),
+    val_fraction=.01, cloth_mask_threshold=240, image_scale=1., fine_width=192, fine_height=256, radius=5, no_shuffle=False, limit_train_batches=1., limit_val_batches=1., visualize_flow=False,
+    n_frames_total=dict(train_unet=1, train_sams=5), n_frames_now=0, lr=1e-4, keep_epochs=5, decay_epochs=5, accumulated_batches=1, val_check_interval=.125, display_count=200, save_count=10000,
+    ngf=dict(train_warp=64, train_unet=64, train_sams=0), self_attn=False, no_self_attn=None, num_attn=2, flow_warp=False, activation='relu', init_type='xavier', init_variance=.02, grid_size=5, pen_flow_mask=1.,
+    encoder_input='flow', norm_G='spectralspadesyncbatch3x3', ngf_power_base=2., ngf_base=None, ngf_pow_outer=6, ngf_pow_inner=10, ngf_pow_step=1, num_middle=3,
+    attention_middle_indices=[], attention_decoder_indices=[], wt_l1=1., wt_vgg=1., wt_multiscale=1., wt_temporal=1.,
+    gan_mode='hinge', lr_D=3e-4, no_ganFeat_loss=False, norm_D='spectralinstance', netD_subarch='n_layer', num_D=2, n_layers_D=4, ndf=64,
+    result_dir='test_results', tryon_list='', random_tryon=False)
+
+@pytest.mark.parametrize('notebook', cases)
+def test_options_of_the_reference(notebook, monkeypatch, tmp_path, capsys):
+    "Each is taken, with its default, or refused in one line with the reason"
+    from shineon.cli.cli import main
+    asked = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('shineon.cli.cli.execute', lambda name, params, folder: asked.append(params))
+    command = ['tryon'] if notebook == 'tryon' else ['train', '--model', notebook[6:]]
+    synonyms = dict(no_self_attn='self_attn', ngf_base='ngf_power_base')
+    options = {o.name: o for o in read_options(run_notebook(notebook))}
+    for option,default in table.items():
+        default = default.get(notebook) if isinstance(default, dict) else default
+        o = options.get(synonyms.get(option, option))
+        flag = [] if option == 'no_self_attn' or isinstance(default, bool) else [default or 'x'] if isinstance(default, str) else ['3']
+        assert main([*command, '--name', 'x', f'--{option}', *flag]) == (0 if o else 2), option
+        if o: assert default is None or o.default == default, option
+        else:
+            said = capsys.readouterr().err
+            assert said.count('\n') == 1 and re.search(rf'{notebook} has no option {option if option == "no_self_attn" else synonyms.get(option, option)}\. (The |It is |Where |UNet-Mask draws )', said), said
+    assert len(asked) > 15 and not list(tmp_path.iterdir())

@@ -78,6 +78,13 @@ def test_loss_that_is_no_number(vvt, in_process, monkeypatch, tmp_path, capsys):
     assert main(train('warp', 'nan', vvt, '--lr', 1e30, '--save_count', 1)) == 2
     assert 'is no number at step 2' in (err := capsys.readouterr().err) and 'step_1.pt' in err and 'Lower lr' in err
 
+def test_no_compiler(warp_run, vvt, shineon_command, tmp_path):
+    "A run that cannot compile says so, and ends with the weights of one that never tried"
+    r = shineon_command(*train('warp', 'compiled', vvt, '--compile'), cwd=tmp_path, CXX='no_such_compiler', TORCHINDUCTOR_CACHE_DIR=str(tmp_path/'kernels'))
+    assert r.status == 0, r.err
+    assert r.err.count('not compiled: ') == 1 and 'The run goes on without' in r.err and 'blocks compiled' not in r.out
+    assert equal(weights(warp_run), weights(tmp_path/'experiments'/'compiled'))
+
 def test_bfloat16(vvt, in_process, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     scores = []

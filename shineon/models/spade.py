@@ -6,7 +6,7 @@
 __all__ = ['parse_norm', 'plain_norm', 'fit_maps', 'SPADE', 'MultiSPADE', 'SelfAttentiveMultiSPADE', 'settle_spectral', 'at_rest',
            'SPADEResBlock']
 
-# %% ../../nbs/models/24_spade.ipynb #1518207c
+# %% ../../nbs/models/24_spade.ipynb #358844c4
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from torch import nn, Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 from ..safe import OptionError
-from .layers import SelfAttention, activation
+from .layers import InstanceNorm, SelfAttention, activation
 
 # %% ../../nbs/models/24_spade.ipynb #e7394a11
 def parse_norm(
@@ -26,13 +26,13 @@ def parse_norm(
     if not m: raise OptionError(f'norm_G cannot be {norm_G!r}', do='Write [spectral]spade, then syncbatch, batch or instance, then an odd size such as 3x3')
     return bool(m[1]), m[2], int(m[3])
 
-# %% ../../nbs/models/24_spade.ipynb #d10b1bca
+# %% ../../nbs/models/24_spade.ipynb #ddc48a57
 def plain_norm(
     name:str, # syncbatch, batch or instance
     ch:int, # channels
 ) -> nn.Module: # a layer without parameters
     "The parameter-free norm inside a SPADE"
-    if name=='instance': return nn.InstanceNorm2d(ch)
+    if name=='instance': return InstanceNorm(ch)
     together = name=='syncbatch' and torch.distributed.is_available() and torch.distributed.is_initialized()
     return (nn.SyncBatchNorm if together else nn.BatchNorm2d)(ch, affine=False)
 
@@ -44,7 +44,7 @@ def fit_maps(
     "Label maps at the size of features, each place the nearest pixel"
     return maps if maps.shape[-2:]==tuple(size) else F.interpolate(maps, tuple(size), mode='nearest')
 
-# %% ../../nbs/models/24_spade.ipynb #af2d7d5b
+# %% ../../nbs/models/24_spade.ipynb #b69821aa
 class SPADE(nn.Module):
     "Normalise features, then scale and shift each place as a label map says (Park et al. 2019, equation 1)"
     def __init__(self,
@@ -59,6 +59,7 @@ class SPADE(nn.Module):
         self.norm = plain_norm(norm, ch)
         self.shared = nn.Sequential(nn.Conv2d(label_ch, hidden, ks, padding=ks//2), activation(act))
         self.scale_shift = nn.Conv2d(hidden, 2*ch, ks, padding=ks//2)
+        self.register_buffer('one', torch.cat([torch.ones(ch), torch.zeros(ch)]), persistent=False) # for the scale, none for the shift
 
     def forward(self,
         x:Tensor, # features, `(b ch h w)`
@@ -66,8 +67,9 @@ class SPADE(nn.Module):
     ) -> Tensor: # shape of `x`
         "Features as the label map wants them"
         hidden = self.shared(fit_maps(maps, x.shape[-2:])) # (b hidden h w)
-        scale,shift = self.scale_shift(hidden).chunk(2, 1) # (b ch h w) each
-        return self.norm(x)*(1+scale) + shift # (b ch h w)
+        conv = self.scale_shift
+        scale,shift = F.conv2d(hidden, conv.weight, conv.bias + self.one, padding=conv.padding).chunk(2, 1) # (b ch h w) each; 1+scale costs nothing here
+        return torch.addcmul(shift, self.norm(x), scale) # (b ch h w)
 
 # %% ../../nbs/models/24_spade.ipynb #383b6cc5
 class MultiSPADE(nn.Module):

@@ -19,7 +19,7 @@ def _bend(
     r2 = (p[:,None]-c).square().sum(-1)
     return torch.where(r2==0, 0., r2*r2.clamp(min=1e-30).log())
 
-# %% ../../nbs/models/21_tps.ipynb #e8b3e6ec
+# %% ../../nbs/models/21_tps.ipynb #9f00f30b
 class TPS(nn.Module):
     "Offsets of regular control points to a dense sampling grid (Bookstein 1989)"
     def __init__(self,
@@ -34,15 +34,15 @@ class TPS(nn.Module):
         system = torch.cat([torch.cat([_bend(c,c), affine(c)], 1), torch.cat([affine(c).T, c.new_zeros(3,3)], 1)]) # (N+3 N+3)
         basis = torch.cat([_bend(p,c), affine(p)], 1) @ system.inverse()[:,:len(c)] # (h*w N)
         self.register_buffer('base', base.float(), persistent=False)
-        self.register_buffer('basis', basis.float(), persistent=False)
+        self.register_buffer('basis', basis.T.float().contiguous(), persistent=False) # (N h*w)
 
     def forward(self,
         offsets:Tensor, # `(b 2*N)`: x's of the N control points row by row, then their y's; the frame is 2 wide and high
     ) -> Tensor: # `(b h w 2)`, x then y, in [-1, 1] where it stays inside the product photo
         "The sampling grid that moves each control point by its offset"
         with torch.autocast(offsets.device.type, enabled=False):
-            moved = self.basis @ offsets.float().unflatten(1, (2,-1)).mT # (b h*w 2)
-            return self.base + moved.view(-1, *self.base.shape) # (b h w 2)
+            moved = offsets.float().reshape(-1, len(self.basis)) @ self.basis # (2*b h*w): all samples in one matrix product
+            return self.base + moved.view(-1, 2, *self.base.shape[:2]).permute(0,2,3,1) # (b h w 2)
 
 # %% ../../nbs/models/21_tps.ipynb #b27df190
 def grid_consistency(

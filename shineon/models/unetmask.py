@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['UNet', 'UNetMask']
 
-# %% ../../nbs/models/23_unetmask.ipynb #76439423
+# %% ../../nbs/models/23_unetmask.ipynb #99355e32
 from math import log
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from ..safe import OptionError, at_least
 from ..data.labels import n_channels
-from .layers import SelfAttention, activation, check_size, config_of, init_weights, input_names, join_inputs, resample, warped_names
+from .layers import InstanceNorm, SelfAttention, activation, check_size, config_of, init_weights, input_names, join_inputs, resample, warped_names
 
-# %% ../../nbs/models/23_unetmask.ipynb #4196fefa
+# %% ../../nbs/models/23_unetmask.ipynb #a8633ea1
 class UNet(nn.Module):
     "A U-Net of six levels with instance norm (Ronneberger et al. 2015, as Isola et al. 2017 have it)"
     def __init__(self,
@@ -29,12 +29,12 @@ class UNet(nn.Module):
         for i,(a,b) in enumerate(zip([in_ch, *widths], widths)): # outermost first
             layers = [nn.Conv2d(a, b, 4, 2, 1)]
             if i>0: layers.insert(0, activation(act))
-            if 0<i<5: layers.append(nn.InstanceNorm2d(b))
+            if 0<i<5: layers.append(InstanceNorm(b))
             if i>=6-num_attn: layers.append(SelfAttention(b))
             self.downs.append(nn.Sequential(*layers))
         for i,(a,b) in enumerate(zip(widths, [out_ch, *widths])): # outermost first
             layers = [activation(act), nn.Upsample(scale_factor=2, mode='bilinear'), nn.Conv2d(a if i==5 else 2*a, b, 3, 1, 1)]
-            if i>0: layers.append(nn.InstanceNorm2d(b))
+            if i>0: layers.append(InstanceNorm(b))
             if i>=6-num_attn: layers.append(SelfAttention(b))
             self.ups.append(nn.Sequential(*layers))
 

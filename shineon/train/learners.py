@@ -6,8 +6,8 @@
 __all__ = ['pick_device', 'seed_everything', 'keep_decay', 'WarpCloth', 'TermMetric', 'ValidateWithin', 'Lines', 'Precision',
            'tryon_learner', 'try_out', 'fit_schedule']
 
-# %% ../../nbs/train/35_learners.ipynb #82160b45
-import random, time
+# %% ../../nbs/train/35_learners.ipynb #e23c8a35
+import logging, random, time
 from functools import partial
 from pathlib import Path
 
@@ -23,10 +23,12 @@ from fastai.learner import Learner, Metric
 from fastai.optimizer import OptimWrapper
 from torch import nn
 
+from ..experiment import log_level
 from ..safe import OptionError, at_least
 from ..data.loaders import n_batches
 from .board import Board
 from .checkpoints import ResumableLearner, SaveCheckpoints, TrainingState
+from .compile import compile_blocks
 from .guards import StopAtNaN, StopWhenTold, guarded
 
 # %% ../../nbs/train/35_learners.ipynb #a172ee40
@@ -106,27 +108,34 @@ class ValidateWithin(Callback):
         learn.recorder.log, learn.training = log, True
         learn.model.train()
 
-# %% ../../nbs/train/35_learners.ipynb #5b22dc82
+# %% ../../nbs/train/35_learners.ipynb #b7a0ba9b
 class Lines(Callback):
     "Print a line for each epoch, and one every so many seconds within"
     order = 55 # after the recorder
     def __init__(self,
         seconds:float=20, # between lines within an epoch
-    ): self.seconds = seconds
+        loglevel:str='info', # debug: a line for each batch; warning and above: no lines
+    ): self.seconds, self.level = seconds, log_level(loglevel)
     def before_fit(self):
         self.start = self.spoke = time.time()
         self.n_batches, self.learn.logger = 0, self.epoch_line
     def epoch_line(self, log):
         self.spoke = time.time()
+        if self.level > logging.INFO: return
         cells = [f'{n} {v:.4f}' for n,v in zip(self.recorder.metric_names[1:-1], log[1:-1]) if v is not None]
         print(f'epoch {self.epoch+1}/{self.n_epoch} | {" | ".join(cells)} | {log[-1]}', flush=True)
     def after_batch(self):
         if not self.training: return
         self.n_batches += 1
-        if time.time() - self.spoke < self.seconds: return
+        if self.level <= logging.DEBUG: return self.batch_line()
+        if self.level > logging.INFO or time.time() - self.spoke < self.seconds: return
         self.spoke = time.time()
         left = (self.spoke - self.start)/self.n_batches * ((self.n_epoch - self.epoch)*self.n_iter - self.iter - 1)
         print(f'epoch {self.epoch+1}/{self.n_epoch}, batch {self.iter+1}/{self.n_iter} | loss {float(self.smooth_loss):.4f} | about {left/60:.1f} min left', flush=True)
+    def batch_line(self):
+        before, self.spoke = self.spoke, time.time()
+        terms = {'loss': self.loss.detach()} | getattr(self.loss_func, 'terms', {})
+        print(f'step {self.train_iter} | {" | ".join(f"{k} {float(v):.4f}" for k,v in terms.items())} | lr {self.opt.hypers[-1]["lr"]:.2e} | {self.spoke - before:.2f} s', flush=True)
 
 # %% ../../nbs/train/35_learners.ipynb #ccece805
 class Precision(MixedPrecision):
@@ -143,7 +152,7 @@ def _precision(precision, device): # callbacks, `OptionError` for what cannot be
     if str(precision) == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(): raise OptionError('this GPU cannot compute in bfloat16', do='Set precision to 16 or 32')
     return [Precision(mode[str(precision)])] if mode[str(precision)] else []
 
-# %% ../../nbs/train/35_learners.ipynb #97f87457
+# %% ../../nbs/train/35_learners.ipynb #77775d87
 def tryon_learner(
     dls:DataLoaders, # from `clip_loaders`
     model:nn.Module, # takes a clip, returns a dict
@@ -160,6 +169,7 @@ def tryon_learner(
     save_count:int=10000, # steps between checkpoints
     keep:int=0, # how many of these checkpoints stay, the newest; 0: all
     options:dict|None=None, # the run's options, kept in its checkpoints
+    loglevel:str='info', # how much is printed, see `Lines`
     cbs=(), # further callbacks, such as those of `SamsGenerator`'s training
 ) -> Learner: # call `fit_schedule` on it
     "A Learner with everything a run needs"
@@ -167,7 +177,7 @@ def tryon_learner(
     at_least(1, accumulated_batches=accumulated_batches, display_count=display_count)
     at_least(0, save_count=save_count, keep=keep)
     if not lr > 0: raise OptionError(f'lr is {lr:g}', do='Give a learning rate above 0')
-    cbs = [*cbs, *_precision(precision, torch.device(dls.device)), TrainingState(), StopWhenTold(), StopAtNaN(), Lines(), ValidateWithin(val_check_interval), ParamScheduler(dict(lr=keep_decay(lr, keep_epochs, decay_epochs)))]
+    cbs = [*cbs, *_precision(precision, torch.device(dls.device)), TrainingState(), StopWhenTold(), StopAtNaN(), Lines(loglevel=loglevel), ValidateWithin(val_check_interval), ParamScheduler(dict(lr=keep_decay(lr, keep_epochs, decay_epochs)))]
     if warp is not None: cbs.append(WarpCloth(warp))
     if accumulated_batches > 1: cbs.append(GradientAccumulation(accumulated_batches * dls.train.bs))
     if folder: cbs += [Board(folder/'tensorboard', display_count, options), SaveCheckpoints(folder/'checkpoints', save_count, keep, options)]
@@ -180,15 +190,17 @@ def tryon_learner(
 @torch.no_grad()
 def try_out(
     learn:Learner, # from `tryon_learner`
+    compile:bool=False, # compile the networks' blocks, and try that out too
 ):
     "Show the networks one clip, so that what does not fit together is said before a run starts"
-    clip,_ = learn.dls.train.one_batch()
-    clip = {k: v[:1] for k,v in clip.items()}
+    batch,_ = learn.dls.train.one_batch()
+    clip = {k: v[:1] for k,v in batch.items()}
     if hasattr(learn, 'warp_cloth'): clip |= learn.warp_cloth.warp.to(learn.dls.device)(clip)
     frames = getattr(learn, 'progressive_frames', None)
     pred = learn.model.eval()(clip, **dict(n_frames_now=1) if frames else {}) # one frame is enough
     learn.loss_func(pred, clip)
     if hasattr(learn, 'gan'): learn.gan.try_out(clip, pred)
+    if compile: compile_blocks(learn, batch)
 
 def fit_schedule(
     learn:Learner, # from `tryon_learner`
