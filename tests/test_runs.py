@@ -138,6 +138,26 @@ def test_tryon_again_gives_the_same_bytes(list_run, vvt, workplace, warp_run, un
     names = sorted(str(p.relative_to(again)) for p in again.rglob('*.png'))
     assert len(names) == 16 + 1 and all((first/n).read_bytes() == (again/n).read_bytes() for n in names)
 
+def test_compared_networks_are_written(vvt, warp_run, unet_run, in_process, monkeypatch, tmp_path):
+    "Frames of every method in a folder of its own, each as it would be alone, ready for `shineon evaluate`"
+    from shineon.evaluate.evaluation import evaluate
+    monkeypatch.chdir(tmp_path)
+    last, best = (unet_run/'checkpoints'/f for f in ('last.pt', 'best.pt'))
+    common = '--warp_checkpoint', warp_run/'checkpoints'/'last.pt', '--tryon_list', vvt/'tryon_list.csv'
+    assert main(tryon('both', vvt, last, *common, '--compare', best)) == 0
+    assert main(tryon('alone', vvt, best, *common, '--out_fmt', 'png')) == 0
+    said = json.loads((tmp_path/'experiments'/'both'/'metrics.json').read_text())
+    other = 'UNetMask train_shineon'
+    assert set(said['methods']) == {'paste', 'UNetMask', other, 'untrained UNetMask', f'untrained {other}'}
+    frames = lambda d: {str(p.relative_to(d)): p.read_bytes() for p in d.glob('*/*.png')}
+    made = {n: frames(tmp_path/d) for n,d in said['methods'].items()}
+    assert all(len(m) == 16 and m.keys() == made['paste'].keys() for m in made.values()) and made[other] == frames(tmp_path/'test_results'/'alone') and made['paste'] != made[other]
+    assert list((tmp_path/said['methods']['UNetMask']).rglob('*.mp4')) # the first network's videos, as out_fmt says
+    r = evaluate(tmp_path/said['methods'][other], vvt, ('ssim','l1'), log=lambda *_: None)
+    assert r['summary'].keys() == {'ssim','l1'} and not r['problems']
+    assert r['summary']['l1'] == pytest.approx(said['table'][other]['L1'], rel=.02) # the try-on's own figures, of frames that were not yet rounded
+    assert 0 < said['table']['warp']['IoU'] < 1
+
 def test_random_tryon(vvt, warp_run, unet_run, in_process, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert main(tryon('random', vvt, unet_run/'checkpoints'/'last.pt', '--warp_checkpoint', warp_run/'checkpoints'/'last.pt', '--random_tryon', '--result_dir', 'elsewhere')) == 0

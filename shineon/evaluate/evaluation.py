@@ -169,7 +169,7 @@ def _over_time(x, true, before, names, folder, person, wanted): # metric -> (n-1
     explained = ((true - resample(pt, flow)).abs().amax(1, keepdim=True)/2 < .1).float()
     return out | dict(warping_error=warping_error(x, px, flow, explained)), len(lacking)
 
-# %% ../../nbs/evaluate/53_evaluation.ipynb #7fa64309
+# %% ../../nbs/evaluate/53_evaluation.ipynb #9e7875bf
 @torch.no_grad()
 def compare_frames(
     result:FrameSet, # a video of the results
@@ -181,6 +181,7 @@ def compare_frames(
     batch_size:int=8, # frames at once
     workers:int=4, # threads that read
     device:str|torch.device='cpu', # where to compute
+    tick=lambda n: None, # is told how many frames are done, after each batch
 ) -> dict: # `names`, `missing`, `extra`, `per_frame`: metric -> a value for each name, `estimated_flows`, `resized`
     "Every metric of every frame of one video"
     both, missing, extra = match_frames(result, truth)
@@ -195,6 +196,7 @@ def compare_frames(
         x = _tensor(pics, true.shape[-2:]).to(device)
         for k,f in _of_frames(x, true, protocol, nets).items():
             if k in per_frame: per_frame[k] += f().tolist()
+        tick(len(names))
         if not set(time_metrics) & set(per_frame): continue
         at = [order[b] for _,b in names]
         px, pt, pa = (x[:-1], true[:-1], at[:-1]) if last is None else (torch.cat([last[0], x])[:-1], torch.cat([last[1], true])[:-1], [last[2], *at][:-1])
@@ -208,7 +210,7 @@ def compare_frames(
     rounded = {k: [None if v is None else float(f'{v:.6g}') for v in vs] for k,vs in per_frame.items()}
     return dict(names=[a for a,_ in both], missing=missing, extra=extra, per_frame=rounded, estimated_flows=estimated, resized=resized)
 
-# %% ../../nbs/evaluate/53_evaluation.ipynb #d73de5ab
+# %% ../../nbs/evaluate/53_evaluation.ipynb #91f02a29
 def clip_frames(
     frames:Iterable[Tensor], # frames of a video
     n:int, # how many there are
@@ -232,23 +234,24 @@ def set_features(
     metric:str, # of `set_metrics`
     net, # its network
     protocol:Protocol, # how
-    batch_size:int=8, workers:int=4, device:str|torch.device='cpu', # as for `compare_frames`
+    batch_size:int=8, workers:int=4, device:str|torch.device='cpu', tick=lambda n: None, # as for `compare_frames`
 ) -> tuple[Moments|Reservoir,int]: # what the distance needs; number of pictures or clips
     "Show videos to a network and add up what it says"
     part = 'logits' if metric == 'fvd' else 'pooled'
     gather = Reservoir() if metric == 'kid' else Moments(net.channels if metric == 'fid' else net.channels[part])
     count = 0
     for v in videos:
-        batches = (_tensor(b).to(device) for b in _batches(read_frames(v, workers=workers), batch_size))
+        def batches():
+            for b in _batches(read_frames(v, workers=workers), batch_size): yield _tensor(b).to(device); tick(len(b))
         if metric in ('fid','kid'):
-            for x in batches: gather.add(net(x)); count += len(x)
+            for x in batches(): gather.add(net(x)); count += len(x)
             continue
-        frames = (f for x in batches for f in video_frames(x, protocol.video_size, protocol.antialias, protocol.colour))
+        frames = (f for x in batches() for f in video_frames(x, protocol.video_size, protocol.antialias, protocol.colour))
         clip,stride = (protocol.fvd_clip,)*2 if metric == 'fvd' else (protocol.clip, protocol.stride)
         for c in clip_frames(frames, len(v.names), clip, stride, protocol.clips): gather.add(net(c[None])[part]); count += 1
     return gather, count
 
-# %% ../../nbs/evaluate/53_evaluation.ipynb #61fbad12
+# %% ../../nbs/evaluate/53_evaluation.ipynb #ce1e7542
 def _networks(metrics, weights, download, device): # networks by metric, their weights, what was not to be had
     makers = dict(lpips_alex=('alex', lambda w: lpips_network('alex', w)), lpips_vgg=('vgg', lambda w: lpips_network('vgg', w)), lpips_squeeze=('squeeze', lambda w: lpips_network('squeeze', w)),
                   fid=('inception', Inception), kid=('inception', Inception), vfid_i3d=('i3d', load_i3d), fvd=('i3d', load_i3d), vfid_resnext=('resnext', load_resnext))
@@ -275,6 +278,17 @@ def _distance(metric, results, truth, net, p, **kw): # value, counts; or None an
     if min(n, m) < 2: return None, f'{n} {what} of results and {m} of the truth; it takes two of each'
     return float(f'{(kernel_distance if metric == "kid" else frechet_distance)(a, b):.6g}'), dict(results=n, truth=m)
 
+def _progress(log, total, every=5): # -> function that counts frames and says every few seconds how far it is
+    start = said = time.time()
+    done = 0
+    def tick(n, note=''):
+        nonlocal done, said
+        done, now = done + n, time.time()
+        if not note and now - said < every: return
+        said, rate = now, done/max(now - start, 1e-9)
+        log(f'[{"#"*int(10*done/max(total, 1)):.<10}] frame {done} of {total}, {rate:.1f} a second, about {max(total-done, 0)/max(rate, 1e-9):.0f} s left{note}')
+    return tick
+
 def evaluate(
     results:str|Path, # folder of results: a folder of frames per video, or video files
     truth:str|Path, # likewise the truth, or a data set in VVT layout
@@ -286,7 +300,7 @@ def evaluate(
     batch_size:int=8, # frames at once
     workers:int=4, # threads that read
     device:str|torch.device='cpu', # where to compute
-    log=print, # is told how far it is
+    log=print, # is told how far it is, after each video and every few seconds
 ) -> dict: # `summary`, `not_computed`, `videos`, `problems`, `protocol`
     "Measure results against the truth"
     at_least(1, batch_size=batch_size); at_least(0, workers=workers)
@@ -308,16 +322,17 @@ def evaluate(
     alike = {'/' in t for t in used_truth} # try-ons are not expected of every person, nor persons of every try-on
     problems += [f'no result for the true video {t}' for t in known if t not in used_truth and ('/' in t) in alike]
 
-    videos, total, done, start = {}, sum(len(v.names) for v,_,_ in matched.values()), 0, time.time()
+    videos, start = {}, time.time()
+    frames_of = lambda sets: sum(len(v.names) for v in sets)
+    tick = _progress(log, frames_of(v for v,_,_ in matched.values()))
     for i,(k,(v,t,paired)) in enumerate(matched.items(), 1):
         here = frame_wise if paired else [m for m in frame_wise if m in time_metrics]
-        d = compare_frames(v, t, here, p, nets, flow, batch_size, workers, device)
+        d = compare_frames(v, t, here, p, nets, flow, batch_size, workers, device, tick)
         for what in ('missing', 'extra'):
             if d[what]: problems.append(f'{k}: {len(d[what])} {"frames missing" if what == "missing" else "frames too many"}: {", ".join(d[what][:5])}{", ..." if len(d[what]) > 5 else ""}')
         if not d['names']: problems.append(f'{k}: no frame has a true one of its name')
         videos[k] = dict(truth=t.id, paired=paired, frames=len(d['names']), mean={m: _mean([d], m, 'frames') for m in here}) | d
-        done += len(v.names)
-        log(f'[{"#"*round(10*done/max(total, 1)):.<10}] video {i} of {len(matched)}, frame {done} of {total}, {done/max(time.time()-start, 1e-9):.1f} frames a second: {k}')
+        tick(len(d['extra']), f'; video {i} of {len(matched)}: {k}')
 
     summary, not_computed, counts = {}, dict(lacking), {}
     for m in wanted:
@@ -325,7 +340,8 @@ def evaluate(
         if m in set_metrics:
             unique = {t.id: t for _,t,_ in matched.values()}
             log(f'{m}: looking at {len(matched)} results and {len(unique)} true videos')
-            value, said = _distance(m, [v for v,_,_ in matched.values()], list(unique.values()), nets[m], p, batch_size=batch_size, workers=workers, device=device)
+            sets = [v for v,_,_ in matched.values()], list(unique.values())
+            value, said = _distance(m, *sets, nets[m], p, batch_size=batch_size, workers=workers, device=device, tick=_progress(log, sum(map(frames_of, sets))))
             if value is None: not_computed[m] = said
             else: summary[m], counts[m] = value, said
         elif (value := _mean(videos.values(), m, p.mean)) is None:
