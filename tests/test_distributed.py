@@ -164,3 +164,21 @@ def test_tryon_shared(broken, warp_run, shineon_command, tmp_path):
     assert len(made()) == 4*4 and all(made()[p] == t for p,t in first.items()) # what was done stayed
     metrics = json.loads((tmp_path/'experiments'/'shared'/'metrics.json').read_text())
     assert metrics['try_ons'] == 4 and metrics['frames'] == 16 and not metrics['failed']
+
+    # and two processes measure what was made
+    results = tmp_path/'test_results'/'shared'
+    bad = sorted(results.glob(f'{videos[0]}/*.png'))[0]
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:99])
+    args = ['evaluate', results, '--truth', broken, '--name', 'measured', '--metrics', 'ssim', 'l1', both]
+    r = shineon_command(*args, cwd=tmp_path)
+    assert r.status == 2 and 'videos failed' in r.err and bad.name in r.err and '--resume' in r.err and r.err.count('\n') == 1, r.err
+    bad.write_bytes(whole)
+    noted = {p: p.stat().st_mtime_ns for p in (tmp_path/'experiments'/'measured'/'parts').rglob('*.json') if 'error' not in p.read_text()}
+    r = shineon_command(*args, '--resume', cwd=tmp_path)
+    assert r.status == 0 and noted and all(p.stat().st_mtime_ns == t for p,t in noted.items()), r.err
+    shared = json.loads((tmp_path/'experiments'/'measured'/'metrics.json').read_text())
+    assert len(shared['videos']) > len(noted) and not shared['failed']
+    from shineon.evaluate.evaluation import evaluate
+    alone = evaluate(results, broken, ('ssim','l1'), log=lambda *_: None)
+    assert shared['summary'] == alone['summary'] and shared['videos'] == alone['videos']

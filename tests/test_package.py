@@ -72,7 +72,7 @@ def test_options(notebook):
         assert o.help and o.group != 'options' and isinstance(o.default, types[o.type]), o
     assert {k: by_name[k].default for k in table[notebook]} == table[notebook]
 
-differing = ('person_inputs', 'cloth_inputs', 'checkpoint', 'workers', 'vvt_dataroot', 'warp_checkpoint', 'batch_size', 'n_frames_total', 'ngf') # they belong to a network
+differing = ('person_inputs', 'cloth_inputs', 'checkpoint', 'workers', 'vvt_dataroot', 'warp_checkpoint', 'batch_size', 'n_frames_total', 'ngf', 'datamode') # they belong to a network
 
 @pytest.mark.parametrize('notebook', runs)
 def test_same_option_everywhere(notebook):

@@ -61,14 +61,14 @@ def add_options(
         for o in options:
             if o.group == title: add_option(group, o, o.name == positional)
 
-# %% ../../nbs/cli/71_cli.ipynb #68478a4d
+# %% ../../nbs/cli/71_cli.ipynb #2eae77c7
 def run(
     notebook:str, # name of a run notebook
     params:dict, # values of its options
 ) -> Path: # the run's folder
     "Execute a run notebook in its experiment's folder; with several devices in a process for each, of which the first one writes there"
     ids, (number, n) = gpu_numbers(params['gpu_ids']), process_number()
-    if notebook in ('evaluate','compare') and max(len(ids), n) > 1: raise OptionError(f'{notebook} uses one device', do='Give one number as gpu_ids')
+    if notebook == 'compare' and max(len(ids), n) > 1: raise OptionError('compare uses one device', do='Give one number as gpu_ids')
     if n > 1 and not params['name']: raise OptionError('several processes need one name', do='Give --name NAME')
     checkpoint = params['checkpoint'] if notebook.startswith('train_') else 'last'*params.get('resume', False) # for a try-on it names a network
     folder = run_folder(params['name'], params['experiments_dir'], notebook, params['overwrite'], checkpoint=checkpoint)

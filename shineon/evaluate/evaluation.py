@@ -7,19 +7,22 @@ __all__ = ['frame_metrics', 'time_metrics', 'set_metrics', 'all_metrics', 'usual
            'find_truth', 'match_truth', 'match_frames', 'read_frames', 'compare_frames', 'clip_frames', 'set_features',
            'evaluate']
 
-# %% ../../nbs/evaluate/53_evaluation.ipynb #ff70269a
+# %% ../../nbs/evaluate/53_evaluation.ipynb #5b30e087
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import shineon
 import numpy as np, torch, torch.nn.functional as F
 from torch import Tensor
 
+from ..experiment import Parts, process_number
 from ..safe import DataError, OptionError, at_least
 from ..data.represent import read_flo, read_picture, to_tensor
 from .metrics import estimate_flow, flicker, l1, psnr, ssim, warping_error
@@ -251,7 +254,7 @@ def set_features(
         for c in clip_frames(frames, len(v.names), clip, stride, protocol.clips): gather.add(net(c[None])[part]); count += 1
     return gather, count
 
-# %% ../../nbs/evaluate/53_evaluation.ipynb #ce1e7542
+# %% ../../nbs/evaluate/53_evaluation.ipynb #76c2483d
 def _networks(metrics, weights, download, device): # networks by metric, their weights, what was not to be had
     makers = dict(lpips_alex=('alex', lambda w: lpips_network('alex', w)), lpips_vgg=('vgg', lambda w: lpips_network('vgg', w)), lpips_squeeze=('squeeze', lambda w: lpips_network('squeeze', w)),
                   fid=('inception', Inception), kid=('inception', Inception), vfid_i3d=('i3d', load_i3d), fvd=('i3d', load_i3d), vfid_resnext=('resnext', load_resnext))
@@ -289,6 +292,14 @@ def _progress(log, total, every=5): # -> function that counts frames and says ev
         log(f'[{"#"*int(10*done/max(total, 1)):.<10}] frame {done} of {total}, {rate:.1f} a second, about {max(total-done, 0)/max(rate, 1e-9):.0f} s left{note}')
     return tick
 
+def _frames_of(videos): return sum(len(v.names) for v in videos)
+
+def _note_video(parts, k, result, truth, paired, frame_wise, compare, log): # measures one video; a broken one does not stop the others
+    here = frame_wise if paired else [m for m in frame_wise if m in time_metrics]
+    try: d = compare(result, truth, here)
+    except (DataError, OSError) as e: log(f'{k}: {e}'); return parts.note(k, dict(error=str(e)))
+    parts.note(k, dict(truth=truth.id, paired=paired, frames=len(d['names']), mean={m: _mean([d], m, 'frames') for m in here}) | d)
+
 def evaluate(
     results:str|Path, # folder of results: a folder of frames per video, or video files
     truth:str|Path, # likewise the truth, or a data set in VVT layout
@@ -301,7 +312,9 @@ def evaluate(
     workers:int=4, # threads that read
     device:str|torch.device='cpu', # where to compute
     log=print, # is told how far it is, after each video and every few seconds
-) -> dict: # `summary`, `not_computed`, `videos`, `problems`, `protocol`
+    folder:Path|None=None, # of a run: figures of each video are noted there, and those noted before are not measured again
+    together=lambda: None, # waits for the other processes, with which the videos are shared
+) -> dict|None: # `summary`, `not_computed`, `videos`, `failed`, `problems`, `protocol`; of several processes only the first one gets it
     "Measure results against the truth"
     at_least(1, batch_size=batch_size); at_least(0, workers=workers)
     p = find_protocol(protocol) if isinstance(protocol, str) else protocol
@@ -322,17 +335,24 @@ def evaluate(
     alike = {'/' in t for t in used_truth} # try-ons are not expected of every person, nor persons of every try-on
     problems += [f'no result for the true video {t}' for t in known if t not in used_truth and ('/' in t) in alike]
 
-    videos, start = {}, time.time()
-    frames_of = lambda sets: sum(len(v.names) for v in sets)
-    tick = _progress(log, frames_of(v for v,_,_ in matched.values()))
-    for i,(k,(v,t,paired)) in enumerate(matched.items(), 1):
-        here = frame_wise if paired else [m for m in frame_wise if m in time_metrics]
-        d = compare_frames(v, t, here, p, nets, flow, batch_size, workers, device, tick)
+    start = time.time()
+    with nullcontext(folder) if folder else TemporaryDirectory() as d:
+        parts = Parts(Path(d), list(matched))
+        tick = _progress(log, _frames_of(matched[k][0] for k in parts.mine))
+        for i,k in enumerate(parts.mine, 1):
+            if parts.done(k): tick(len(matched[k][0].names))
+            else: _note_video(parts, k, *matched[k], frame_wise, lambda *o: compare_frames(*o, p, nets, flow, batch_size, workers, device, tick), log)
+            tick(0, f'; video {i} of {len(parts.mine)}: {k}')
+        together()
+        if process_number()[0]: return
+        videos, failed = {k: d for k in matched if (d := parts.done(k))}, parts.failed()
+    if not videos: raise DataError(*next(iter(failed.items()))[::-1], 'Put that right')
+    problems += [f'{k}: {why}' for k,why in failed.items()]
+    matched = {k: matched[k] for k in videos}
+    for k,d in videos.items():
         for what in ('missing', 'extra'):
             if d[what]: problems.append(f'{k}: {len(d[what])} {"frames missing" if what == "missing" else "frames too many"}: {", ".join(d[what][:5])}{", ..." if len(d[what]) > 5 else ""}')
         if not d['names']: problems.append(f'{k}: no frame has a true one of its name')
-        videos[k] = dict(truth=t.id, paired=paired, frames=len(d['names']), mean={m: _mean([d], m, 'frames') for m in here}) | d
-        tick(len(d['extra']), f'; video {i} of {len(matched)}: {k}')
 
     summary, not_computed, counts = {}, dict(lacking), {}
     for m in wanted:
@@ -341,7 +361,7 @@ def evaluate(
             unique = {t.id: t for _,t,_ in matched.values()}
             log(f'{m}: looking at {len(matched)} results and {len(unique)} true videos')
             sets = [v for v,_,_ in matched.values()], list(unique.values())
-            value, said = _distance(m, *sets, nets[m], p, batch_size=batch_size, workers=workers, device=device, tick=_progress(log, sum(map(frames_of, sets))))
+            value, said = _distance(m, *sets, nets[m], p, batch_size=batch_size, workers=workers, device=device, tick=_progress(log, sum(map(_frames_of, sets))))
             if value is None: not_computed[m] = said
             else: summary[m], counts[m] = value, said
         elif (value := _mean(videos.values(), m, p.mean)) is None:
@@ -352,4 +372,4 @@ def evaluate(
     flows = dict(folder=flow is not None, estimated=sum(d.pop('estimated_flows') for d in videos.values()))
     rec = record(p, used, metrics=wanted, videos=len(videos), frames=sum(d['frames'] for d in videos.values()), counted=counts, resized_frames=sum(d.pop('resized') for d in videos.values()),
                  psnr_of_equal_frames=100, optical_flow=flows, seconds=round(time.time()-start, 1))
-    return dict(summary=summary, not_computed=not_computed, problems=problems, protocol=rec, videos=videos)
+    return dict(summary=summary, not_computed=not_computed, problems=problems, protocol=rec, videos=videos, failed=failed)

@@ -94,7 +94,7 @@ class SamsLoss(_Terms):
         if self.vgg is not None: terms['vgg'] = self.vgg(fake, real)
         return self.total(**terms)
 
-# %% ../../nbs/train/31_gan.ipynb #04c2d628
+# %% ../../nbs/train/31_gan.ipynb #9b6c6979
 class GANCallback(Callback):
     "Train a multiscale and a temporal critic beside the generator, which is the Learner's model"
     order, run_valid = MixedPrecision.order-1, False
@@ -117,7 +117,7 @@ class GANCallback(Callback):
                     temporal=(temporal, wt_temporal, lambda clip,frames: temporal_input(clip, frames, encoder_input)))
         self.critics = {k: c for k,(c,w,_) in both.items() if c is not None and w}
         self.wts, self.looks = {k: w for k,(_,w,_) in both.items()}, {k: f for k,(*_,f) in both.items()}
-        self.opts = {k: torch.optim.Adam(c.parameters(), lr_D, betas=(.5, .999)) for k,c in self.critics.items()}
+        self.opts = {k: torch.optim.Adam(c.parameters(), lr_D, betas=(.5, .999), fused=True) for k,c in self.critics.items()}
         self.lr_D, self.gan_mode, self.wt_feat, self.r1 = lr_D, gan_mode, wt_feat, r1
         self.summed, self.sums, self.n_judged = None, {}, 0 # epoch, sums of its terms, batches in them
 

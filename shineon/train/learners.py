@@ -155,7 +155,7 @@ def _precision(precision, device): # callbacks, `OptionError` for what cannot be
     if str(precision) == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(): raise OptionError('this GPU cannot compute in bfloat16', do='Set precision to 16 or 32')
     return [Precision(mode[str(precision)])] if mode[str(precision)] else []
 
-# %% ../../nbs/train/35_learners.ipynb #9ca040b8
+# %% ../../nbs/train/35_learners.ipynb #35dcb4e5
 def tryon_learner(
     dls:DataLoaders, # from `clip_loaders`
     model:nn.Module, # takes a clip, returns a dict
@@ -188,7 +188,7 @@ def tryon_learner(
     if folder: cbs.append(SaveCheckpoints(folder/'checkpoints', save_count, keep, options))
     if folder and not number: cbs.append(Board(folder/'tensorboard', display_count, options))
     learn = ResumableLearner(dls, model.to(dls.device, memory_format=torch.channels_last), loss, lr=lr, train_bn=False,
-                    opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999)),
+                    opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999), fused=True), # one pass over the weights
                     metrics=[TermMetric(t) for t in loss.weights], cbs=cbs)
     learn.n_epochs = keep_epochs + decay_epochs
     return learn
