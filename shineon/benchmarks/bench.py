@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..experiment import write_json
 from ..safe import OptionError
 
-# %% ../../nbs/benchmarks/81_bench.ipynb #0fa9e3b6
+# %% ../../nbs/benchmarks/81_bench.ipynb #fe2a4799
 @dataclass
 class Case:
     "Something to measure"
@@ -45,7 +45,7 @@ def find_cases(
     device:str='cpu', # cpu or cuda
 ) -> list[Case]: # in the order of the parts
     "The cases of some parts, or `OptionError` for a part that is not there"
-    from shineon.benchmarks import network_cases # they register themselves
+    from shineon.benchmarks import network_cases, pipeline_cases # they register themselves
     for p in parts:
         if p not in PARTS: raise OptionError(f'no part is called {p!r}', do=f'Choose from {", ".join(PARTS)}')
     kind = torch.device(device).type

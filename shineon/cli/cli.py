@@ -61,7 +61,7 @@ def add_options(
         for o in options:
             if o.group == title: add_option(group, o, o.name == positional)
 
-# %% ../../nbs/cli/71_cli.ipynb #2eae77c7
+# %% ../../nbs/cli/71_cli.ipynb #9c031555
 def run(
     notebook:str, # name of a run notebook
     params:dict, # values of its options
@@ -95,8 +95,8 @@ def _sample(args):
     print(f'{args.n_train} training and {args.n_test} test videos in {args.out}')
 
 def _export(args):
-    from shineon.models.files import export_safetensors
-    export_safetensors(args.checkpoint, args.out)
+    from shineon.models.export import export_model
+    export_model(args.checkpoint, args.out)
     print(args.out)
 
 def _demo(args):
@@ -114,7 +114,7 @@ def _sweep(args):
     if args.dry_run: print_plan(planned)
     elif any(o['state'] == 'failed' for o in sweep(**planned, jobs=args.jobs)): raise RuntimeError(f'not every run of {args.file} has finished; the same command runs those again')
 
-# %% ../../nbs/cli/71_cli.ipynb #6f195f63
+# %% ../../nbs/cli/71_cli.ipynb #f07750ff
 def _first_look(argv): # -> run notebook of this command line, as far as it says which; values in place of its defaults
     if argv[:1] == ['rerun'] and argv[1:] and not argv[1].startswith('-'): return rerun_options(argv[1], _given('experiments_dir', argv) or 'experiments')
     if argv[:1] not in (['train'], ['tryon']): return None, {}
@@ -179,9 +179,9 @@ def _parser(notebook=None, values={}):
     w.add_argument('--dry_run', action='store_true', help='check everything and list the runs')
     w.set_defaults(run=_sweep)
 
-    x = add('export', 'Write the weights of a checkpoint as safetensors, with the network and the options in the metadata.')
+    x = add('export', 'Write a network for other programs: its weights as .safetensors, or one frame of it as .onnx, .pt2 or .torchscript.')
     x.add_argument('checkpoint', help='file of a training run')
-    x.add_argument('out', help='file to write, *.safetensors')
+    x.add_argument('out', help='file to write, *.safetensors, *.onnx, *.pt2 or *.torchscript')
     x.set_defaults(run=_export)
 
     e = add('evaluate', 'Measure results against the truth: executes the evaluate notebook; figures go to --out and to experiments/NAME/metrics.json.')
@@ -203,7 +203,7 @@ def _parser(notebook=None, values={}):
     d.set_defaults(run=_demo)
 
     b = add('bench', 'Measure parts of the workbench beside a plain way of computing the same: time, memory, rates.')
-    b.add_argument('parts', nargs='*', metavar='PART', help='which; all when not given. They are listed in nbs/benchmarks/82_network_cases.ipynb')
+    b.add_argument('parts', nargs='*', metavar='PART', help='which; all when not given. They are listed in nbs/benchmarks/82_network_cases.ipynb and 83_pipeline_cases.ipynb')
     b.add_argument('--device', default='cpu', metavar='STR', help='cpu or cuda (default: cpu)')
     b.add_argument('--json', default='', metavar='FILE', help='write a list of figures')
     b.add_argument('--seconds', type=float, default=20., metavar='FLOAT', help='of rounds, for each case; three rounds at least (default: 20)')

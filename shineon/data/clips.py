@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ClipReader', 'Clips']
 
-# %% ../../nbs/data/13_clips.ipynb #43d1013a
+# %% ../../nbs/data/13_clips.ipynb #5bd793de
 from pathlib import Path
 
 import numpy as np, torch
@@ -17,7 +17,7 @@ from .layouts import Video, needed_files
 from .represent import (Placing, agnostic, cloth_mask, densepose, fit_cloth, im_cloth, pose_maps, read_flo,
                                     read_keypoints, read_picture, to_tensor)
 
-# %% ../../nbs/data/13_clips.ipynb #0cf20d8c
+# %% ../../nbs/data/13_clips.ipynb #289275e3
 class ClipReader:
     "Reads `n` frames of a video into a dict of tensors"
     def __init__(self,
@@ -80,13 +80,13 @@ def _warped(pic, place, path): # as large as the frames, or as what the warp mad
 
 ClipReader._frame = _frame
 
-# %% ../../nbs/data/13_clips.ipynb #215175a2
+# %% ../../nbs/data/13_clips.ipynb #768c2c06
 def _person(self:ClipReader, a): # arrays `(n h w c)` by kind of file -> tensors `(n c h w)` by name
     image, parse = to_tensor(a['image']), torch.from_numpy(a['parse'])[:,None] if 'parse' in a else None
     make = dict(agnostic=lambda: agnostic(image, parse), densepose=lambda: densepose(a['densepose']),
                 cocopose=lambda: pose_maps(torch.from_numpy(a['keypoints']), *self.size, self.radius))
     out = dict(image=image) | {n: make[n]() for n in self.person_inputs if n != 'flow'}
-    if 'flow' in a: out['flow'] = torch.from_numpy(a['flow']).permute(0,3,1,2).contiguous()
+    if 'flow' in a: out['flow'] = torch.from_numpy(np.stack([a['flow'][...,0], a['flow'][...,1]], 1))
     if 'warped' in a:
         mask = np.stack([cloth_mask(w, self.threshold) for w in a['warped']])
         out |= dict(warped_cloth=to_tensor(a['warped']), warped_cloth_mask=(to_tensor(mask) + 1)/2)

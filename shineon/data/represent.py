@@ -18,13 +18,28 @@ from torch import Tensor
 from ..safe import DataError, replacing
 from .labels import clothes_ids, coco_names, densepose_names, keep_ids, palette
 
-# %% ../../nbs/data/11_represent.ipynb #14630a12
+# %% ../../nbs/data/11_represent.ipynb #98bb9511
+def _plain_png(data, mode): # bytes of a file -> its pixels, or None where that is a matter for PIL
+    import av # late: a command line that reads no picture starts without it
+    kinds = dict(RGB={2: 'rgb24'}, L={0: 'gray', 3: 'pal8'}).get(mode, {}) # PNG's colour type -> FFmpeg's name of it
+    if data[:8] != b'\x89PNG\r\n\x1a\n' or len(data) < 33 or data[24] != 8 or data[25] not in kinds: return None
+    codec = av.CodecContext.create('png', 'r')
+    codec.thread_count = 1
+    try: frame, = codec.decode(av.Packet(data))
+    except (av.FFmpegError, ValueError): return None
+    if frame.format.name != kinds[data[25]] or frame.is_corrupt: return None # colour with a transparent one, for instance
+    plane, width = frame.planes[0], frame.width*(3 if mode == 'RGB' else 1)
+    pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:frame.height,:width]
+    return pixels.reshape(frame.height, frame.width, *(3,)*(mode == 'RGB'))
+
 def read_picture(
     path:str|Path, # any picture file
     mode:str='RGB', # 'RGB'; 'L' for labels: palette pictures then give their indices
 ) -> np.ndarray: # `(h w 3)` or `(h w)`, uint8
     "Pixels of a picture file"
     try:
+        with open(path, 'rb') as file: pixels = _plain_png(file.read(), mode)
+        if pixels is not None: return pixels
         with Image.open(path) as im:
             if mode == 'L' and im.mode in ('P', 'L'): return np.array(im)
             return np.array(im.convert(mode))
@@ -69,12 +84,14 @@ def write_flo(
     with replacing(path) as tmp:
         np.concatenate([[_flo_magic], np.array([w,h], np.int32).view(np.float32), flow.astype(np.float32).ravel()]).astype(np.float32).tofile(tmp)
 
-# %% ../../nbs/data/11_represent.ipynb #63e5261f
+# %% ../../nbs/data/11_represent.ipynb #ca80f74c
 def to_tensor(
     pics:np.ndarray, # `(... h w c)`, uint8
 ) -> Tensor: # `(... c h w)`, float32 in [-1, 1]
     "Pictures to network inputs"
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pics, -1, -3))).float().div_(127.5).sub_(1)
+    x = np.divide(np.ascontiguousarray(np.moveaxis(pics, -1, -3)), np.float32(127.5), dtype=np.float32)
+    x -= 1
+    return torch.from_numpy(x)
 
 def to_uint8(
     x:Tensor, # `(... c h w)` in [-1, 1]; one channel becomes grey
@@ -83,7 +100,7 @@ def to_uint8(
     pics = x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte().cpu().numpy()
     return np.moveaxis(np.repeat(pics, 3, -3) if x.shape[-3] == 1 else pics, -3, -1)
 
-# %% ../../nbs/data/11_represent.ipynb #cc631380
+# %% ../../nbs/data/11_represent.ipynb #4185b283
 def member(
     parse:Tensor, # `(n 1 h w)`, LIP labels
     ids:list[int], # labels to look for
@@ -91,9 +108,9 @@ def member(
     "Where the parse is one of some labels"
     table = torch.zeros(256, dtype=torch.bool, device=parse.device)
     table[list(ids)] = True
-    return table[parse.long()]
+    return table.index_select(0, parse.flatten().int()).view_as(parse)
 
-# %% ../../nbs/data/11_represent.ipynb #49f27cb1
+# %% ../../nbs/data/11_represent.ipynb #70299d83
 def agnostic(
     image:Tensor, # frames, `(n 3 h w)`, in [-1, 1]
     parse:Tensor, # LIP labels, `(n 1 h w)`
@@ -103,48 +120,56 @@ def agnostic(
     h,w = image.shape[-2:]
     body = F.interpolate((parse > 0).float(), (max(h//shrink,1), max(w//shrink,1)), mode='area') # n 1 h/16 w/16
     body = F.interpolate(body, (h,w), mode='bilinear', align_corners=False)
-    kept = torch.where(member(parse, keep_ids), image, -1.)
-    return torch.cat([body*2 - 1, kept], 1)
+    out = image.new_empty(len(image), 4, h, w)
+    torch.mul(body, 2, out=out[:,:1]).sub_(1)
+    _filled(image, member(parse, keep_ids).float(), -1, out[:,1:])
+    return out
 
-# %% ../../nbs/data/11_represent.ipynb #f32b1a9c
+def _filled(image, mask, colour, out=None): # `image` where `mask` is 1, `colour` (1 or -1) where it is 0
+    return torch.addcmul((1-mask).mul_(colour), image, mask, out=out)
+
+# %% ../../nbs/data/11_represent.ipynb #2872e619
 def pose_maps(
     joints:Tensor, # `(n 18 3)`: x, y in pixels, confidence (0: not found)
     height:int, width:int, # size of the maps
     radius:int=5, # squares have side `2*radius+1`
 ) -> Tensor: # `(n 18 h w)`: 1 in a joint's square, -1 elsewhere
     "A filled square round each joint found (CP-VTON's pose heat map)"
-    xy, found = joints[...,:2].round(), joints[...,2] > 0                                    # n 18 2, n 18
-    near = lambda size, c: (torch.arange(size, device=joints.device) - c[...,None]).abs() <= radius # n 18 size
-    maps = (near(height, xy[...,1]) & found[...,None])[...,:,None] & near(width, xy[...,0])[...,None,:]
-    return maps.float()*2 - 1
+    maps = torch.from_numpy(np.full((*joints.shape[:2], height, width), -1, np.float32)) # n 18 h w; NumPy asks the system for large pages
+    found = (joints[...,2] > 0) & joints.isfinite().all(-1) # n 18
+    for i,j in found.nonzero().tolist():
+        x,y = joints[i,j,:2].round().int().tolist()
+        maps[i, j, max(y-radius, 0):max(y+radius+1, 0), max(x-radius, 0):max(x+radius+1, 0)] = 1
+    return maps.to(joints.device)
 
-# %% ../../nbs/data/11_represent.ipynb #02a01458
-_iuv_max = torch.tensor([len(densepose_names)-1, 255, 255.])[:,None,None]
+# %% ../../nbs/data/11_represent.ipynb #9b55713c
+_iuv_max = np.float32([len(densepose_names)-1, 255, 255])[:,None,None]
 
 def densepose(
     iuv:np.ndarray, # `(n h w 3)`, uint8: part 0..24, U and V 0..255
 ) -> Tensor: # `(n 3 h w)`, in [-1, 1]
     "DensePose IUV picture as a network input"
-    x = torch.from_numpy(np.ascontiguousarray(iuv)).permute(0,3,1,2).float()
-    return (x / _iuv_max).clamp_(max=1).mul_(2).sub_(1)
+    x = np.divide(np.ascontiguousarray(np.moveaxis(iuv, -1, 1)), _iuv_max, dtype=np.float32)
+    return torch.from_numpy(x).clamp_(max=1).mul_(2).sub_(1)
 
-# %% ../../nbs/data/11_represent.ipynb #ee097537
+# %% ../../nbs/data/11_represent.ipynb #7eea9bda
 def cloth_mask(
     cloth:np.ndarray, # product photo, `(h w 3)`, uint8 (0..255, not yet scaled)
     threshold:int=240, # white is where all colours reach this
 ) -> np.ndarray: # `(h w 1)`, uint8: 255 on the garment, 0 on white
     "Where a product photo is not white"
     if cloth.dtype != np.uint8: raise TypeError(f'cloth_mask takes bytes, 0 to 255, not {cloth.dtype}: the threshold is in bytes')
-    return ((cloth < threshold).any(-1, keepdims=True) * 255).astype(np.uint8)
+    darkest = np.minimum(np.minimum(cloth[...,:1], cloth[...,1:2]), cloth[...,2:])
+    return (darkest < threshold).view(np.uint8)*np.uint8(255)
 
-# %% ../../nbs/data/11_represent.ipynb #19d15592
+# %% ../../nbs/data/11_represent.ipynb #7a50c5e9
 def im_cloth(
     image:Tensor, # frames, `(n 3 h w)`, in [-1, 1]
     parse:Tensor, # LIP labels, `(n 1 h w)`
 ) -> tuple[Tensor,Tensor]: # garment on white `(n 3 h w)` in [-1, 1]; its mask `(n 1 h w)` in [0, 1]
     "The garment cut from the frame: the warp's target"
-    m = member(parse, clothes_ids)
-    return torch.where(m, image, 1.), m.float()
+    m = member(parse, clothes_ids).float()
+    return _filled(image, m, 1), m
 
 # %% ../../nbs/data/11_represent.ipynb #ec38fe65
 class Placing:

@@ -28,7 +28,7 @@ def layer_indices(
         if not -n<=i<n: raise OptionError(f'{option} has {i}, and there are {n} such layers', do=f'Choose from {-n} to {n-1}' if n else 'Leave it empty')
     return {i%n for i in numbers}
 
-# %% ../../nbs/models/25_sams.ipynb #a9c62a45
+# %% ../../nbs/models/25_sams.ipynb #095c951b
 class SamsGenerator(nn.Module):
     "Frames of a person in a garment, each from those before it and label maps: Self-Attentive Multi-SPADE"
     def __init__(self,
@@ -130,7 +130,7 @@ class SamsGenerator(nn.Module):
         smallest = 2**(len(self.encoder)+1)
         if min(h,w)<smallest: raise OptionError(f'frames of {h}x{w} are too small for this network', do=f'Choose a fine_height and fine_width of at least {smallest}, or fewer levels')
         there = torch.cat([there[:,:n-now]*0, there[:,n-now:]], 1)
-        clear = lambda x, ch, frames: x.new_zeros(len(x), frames, ch, *x.shape[-2:])
+        clear = lambda x, ch, frames: x.new_zeros(x.shape[0], frames, ch, *x.shape[-2:])
         past = past or dict(result=clear(context, 3, self.memory), context=clear(context, context.shape[2], self.memory), there=clear(there, 1, self.memory))
         join = lambda k, x: torch.cat([past[k], x], 1)
         return dict(result=join('result', clear(context, 3, n-now)), context=join('context', context*there), there=join('there', there))

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['formats', 'tryon_reader', 'dress_frame', 'dress', 'paste', 'result_name', 'save_result']
 
-# %% ../../nbs/tryon/41_tryon.ipynb #873ff2ca
-import tempfile
+# %% ../../nbs/tryon/41_tryon.ipynb #e3a7aaba
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import shineon
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from ..safe import OptionError, inside
 from ..data.clips import ClipReader
 from ..data.layouts import Video
-from ..data.represent import read_picture
-from .video import write_png, write_video
+from .video import ahead, spread, write_png, write_video
 
 # %% ../../nbs/tryon/41_tryon.ipynb #d8cb84d0
 def tryon_reader(
@@ -33,8 +32,7 @@ def tryon_reader(
     return ClipReader(list(dict.fromkeys(['agnostic', *names])), fine_height=kw.pop('fine_height', 256), fine_width=kw.pop('fine_width', 192),
                       flow_warp=flow or any(m.config.get('flow_warp') for m in models), warped=not warps, training=False, **kw)
 
-# %% ../../nbs/tryon/41_tryon.ipynb #a09887fc
-@torch.no_grad()
+# %% ../../nbs/tryon/41_tryon.ipynb #eea28ab2
 def dress_frame(
     video:Video, # whom to dress
     i:int, # number of the frame
@@ -46,14 +44,17 @@ def dress_frame(
     past:dict|None=None, # what was returned for the frame before; `None` where the video starts
 ) -> tuple[dict,dict|None]: # inputs and outputs, `(1 1 c h w)` each, `result` among them; the new past
     "Dress one frame of a video"
-    clip = reader(video, i, cloth=cloth)
+    return _dressed(reader(video, i, cloth=cloth), model, warp, device, past)
+
+@torch.no_grad()
+def _dressed(clip, model, warp, device, past): # a clip of one frame -> as of `dress_frame`
     frame = {k: v[None].to(device) for k,v in clip.items() if isinstance(v, Tensor)}
     if warp is not None: frame |= warp(frame)
     if model is None: return frame | dict(result=frame['warped_cloth']), None
     out, past = model.step(frame, past)
     return frame | out, past
 
-# %% ../../nbs/tryon/41_tryon.ipynb #65248cbf
+# %% ../../nbs/tryon/41_tryon.ipynb #cc87c3f5
 def dress(
     video:Video, # whom to dress
     reader:ClipReader, # from `tryon_reader`
@@ -64,8 +65,8 @@ def dress(
 ) -> Iterator[dict]: # per frame: inputs and outputs, `(1 1 c h w)` each; `result` among them
     "Dress a video, frame by frame"
     past = None
-    for i in range(len(video.frames)):
-        frame, past = dress_frame(video, i, reader, model, warp, cloth, device, past)
+    for clip in ahead(reader(video, i, cloth=cloth) for i in range(len(video.frames))):
+        frame, past = _dressed(clip, model, warp, device, past)
         yield frame
 
 # %% ../../nbs/tryon/41_tryon.ipynb #64cd44da
@@ -76,7 +77,7 @@ def paste(
     m = frame['warped_cloth_mask']
     return m*frame['warped_cloth'] + (1-m)*frame['agnostic'][:,:,1:]
 
-# %% ../../nbs/tryon/41_tryon.ipynb #a26a08c3
+# %% ../../nbs/tryon/41_tryon.ipynb #3e7f7aae
 formats = ('png', 'mp4', 'gif') # what `out_fmt` may hold
 
 def result_name(
@@ -99,10 +100,8 @@ def save_result(
     if unknown or not out_fmt: raise OptionError(f'out_fmt: unknown format {", ".join(sorted(unknown)) or "(none)"}', do=f'Choose from {", ".join(formats)}')
     out = inside(folder, video.id)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
-        names = [result_name(cloth, f.name) for f in video.frames]
-        at = out if 'png' in out_fmt else Path(scratch)
-        for name,pic in zip(names, pictures): write_png(at/name, pic)
-        for fmt in sorted(set(out_fmt) - {'png'}):
-            write_video(out/f'{Path(cloth).stem}.{fmt}', (read_picture(at/n) for n in names), fps)
-    return [out if fmt == 'png' else out/f'{Path(cloth).stem}.{fmt}' for fmt in out_fmt]
+    files = {fmt: out if fmt == 'png' else out/f'{Path(cloth).stem}.{fmt}' for fmt in out_fmt}
+    def pngs(pics):
+        for f,pic in zip(video.frames, pics): write_png(out/result_name(cloth, f.name), pic)
+    spread(pictures, [pngs if fmt == 'png' else partial(write_video, path, fps=fps) for fmt,path in files.items()])
+    return list(files.values())
