@@ -173,7 +173,7 @@ def _device_name(device):
     if torch.device(device).type == 'cuda': return torch.cuda.get_device_name(device)
     return f'{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}'
 
-# %% ../../nbs/benchmarks/81_bench.ipynb #48e27c3c
+# %% ../../nbs/benchmarks/81_bench.ipynb #c1b9df64
 def line(r): # of `measure`, for the terminal
     cell = lambda v, form, unit='': f'{v:{form}}{unit}' if v is not None else '-'
     return (f"{r['part']:<13}{r['case']:<58}{cell(r['ours_s'], '9.3f', ' s')}{cell(r['plain_s'], '9.3f', ' s'):>11}{cell(r['ratio'], '8.1f', ' x'):>10}"
@@ -193,7 +193,7 @@ def bench(
     print(f"{'part':<13}{'case':<58}{'ours':>11}{'plain':>11}{'ratio':>10}{'ours':>11}{'plain':>11}{'apart':>9}{'share':>8}", flush=True)
     rows = []
     for case in cases:
-        rows.append(measure(case, device, rates, seconds, memory) | dict(rates=rates, torch=torch.__version__))
+        rows.append(measure(case, device, rates, seconds, memory) | dict(rates=rates, torch=torch.__version__, date=time.strftime('%Y-%m-%d')))
         print(line(rows[-1]), flush=True)
         if out: write_json(out, rows) # what is measured is kept
     return rows

@@ -109,7 +109,7 @@ def load_model(
         raise CheckpointError('the weights in this checkpoint do not fit its description', path, 'It was changed, or comes from another version; use another checkpoint') from e
     return model.eval()
 
-# %% ../../nbs/models/27_files.ipynb #a8cbe1c2
+# %% ../../nbs/models/27_files.ipynb #9c11fcfa
 def for_inference(
     model:nn.Module, # changed in place
     device:str|torch.device='cpu', # where it will compute
@@ -120,5 +120,5 @@ def for_inference(
         for name in list(getattr(m, 'parametrizations', [])): remove_parametrizations(m, name)
         if not isinstance(m, nn.Sequential): continue
         for i,(a,b) in enumerate(zip(m, m[1:])):
-            if isinstance(a, nn.Conv2d) and isinstance(b, nn.BatchNorm2d): m[i],m[i+1] = fuse_conv_bn_eval(a, b),nn.Identity()
+            if isinstance(a, nn.Conv2d) and isinstance(b, nn.modules.batchnorm._BatchNorm): m[i],m[i+1] = fuse_conv_bn_eval(a, b),nn.Identity()
     return model.to(device, memory_format=torch.channels_last)
