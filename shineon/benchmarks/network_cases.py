@@ -29,7 +29,7 @@ from ..train.guards import StopWhenTold
 from ..train.learners import Lines, ValidateWithin, tryon_learner
 from ..train.losses import UNetMaskLoss, VGGPerceptual
 
-# %% ../../nbs/benchmarks/82_network_cases.ipynb #8cf22e45
+# %% ../../nbs/benchmarks/82_network_cases.ipynb #6e423154
 _labels = dict(agnostic=4, cloth=3, densepose=3, flow=2)
 
 def _ours(net, device): return net.to(device, memory_format=torch.channels_last)
@@ -56,9 +56,9 @@ def _layer(make, ch, size, side, device, grad=True):
     net = make()
     for m in net.modules():
         if isinstance(m, SelfAttention): nn.init.ones_(m.gamma)
-    net = _ours(net, device) if side == 'ours' else plain_layers(net).to(device)
-    x = torch.randn(1, ch, *size).to(device).requires_grad_(grad)
+    x = torch.randn(1, ch, *size).to(device).requires_grad_(grad) # drawn before the plain layers draw theirs
     maps = {n: m.to(device) for n,m in zip(_labels, torch.rand(1, 12, 256, 192).mul(2).sub(1).split([*_labels.values()], 1))}
+    net = _ours(net, device) if side == 'ours' else plain_layers(net).to(device)
     if side == 'ours': x,maps = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_(grad), {n: m.contiguous(memory_format=torch.channels_last) for n,m in maps.items()}
     if grad: return _backward(lambda: net(x, maps), x, net)
     def forward():
