@@ -33,7 +33,8 @@ def test_modules_come_from_notebooks(path):
 rooms = {'': [''], 'data': ['', 'data'], 'models': ['', 'models', 'data.labels'], 'train': ['', 'train', 'models', 'data'], 'tryon': ['', 'tryon', 'models', 'data'],
          'evaluate': ['', 'evaluate', 'data', 'models.layers', 'tryon.video'],
          'explore': ['', 'explore', 'data', 'models', 'train', 'tryon', 'evaluate'],
-         'cli': ['', 'cli', 'data.labels', 'data.sample', 'models.files']} # which room may know which
+         'benchmarks': ['', 'benchmarks', 'data', 'models', 'train', 'tryon'],
+         'cli': ['', 'cli', 'benchmarks.bench', 'data.labels', 'data.sample', 'evaluate.report', 'models.files', 'models.export']} # which room may know which
 
 @pytest.mark.parametrize('path', modules, ids=dotted)
 def test_nothing_imports_upwards(path):

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..experiment import write_json
 from ..safe import OptionError
 
-# %% ../../nbs/benchmarks/81_bench.ipynb #fe2a4799
+# %% ../../nbs/benchmarks/81_bench.ipynb #b98e0bac
 @dataclass
 class Case:
     "Something to measure"
@@ -35,7 +35,9 @@ class Case:
 
 PARTS:dict[str,Callable[[],Iterable[Case]]] = {} # name -> a function that lists its cases
 
-def part(name):
+def part(
+    name:str, # of the part
+):
     "Register a function that lists the cases of a part"
     def register(f): PARTS[name] = f; return f
     return register
@@ -52,8 +54,11 @@ def find_cases(
     if kind == 'cuda' and not torch.cuda.is_available(): raise OptionError('device is cuda, and no GPU is to be had', do='Leave --device out')
     return [c for p in parts or PARTS for c in PARTS[p]() if kind in c.on]
 
-# %% ../../nbs/benchmarks/81_bench.ipynb #65fcfabb
-def wait(device): # until all is computed
+# %% ../../nbs/benchmarks/81_bench.ipynb #fe91f92a
+def wait(
+    device:str|torch.device, # cpu or cuda
+):
+    "Wait until all is computed"
     if torch.device(device).type == 'cuda': torch.cuda.synchronize()
 
 def in_turns(
@@ -173,8 +178,11 @@ def _device_name(device):
     if torch.device(device).type == 'cuda': return torch.cuda.get_device_name(device)
     return f'{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}'
 
-# %% ../../nbs/benchmarks/81_bench.ipynb #c1b9df64
-def line(r): # of `measure`, for the terminal
+# %% ../../nbs/benchmarks/81_bench.ipynb #88c12346
+def line(
+    r:dict, # of `measure`
+) -> str: # for the terminal
+    "A case in one line"
     cell = lambda v, form, unit='': f'{v:{form}}{unit}' if v is not None else '-'
     return (f"{r['part']:<13}{r['case']:<58}{cell(r['ours_s'], '9.3f', ' s')}{cell(r['plain_s'], '9.3f', ' s'):>11}{cell(r['ratio'], '8.1f', ' x'):>10}"
             f"{cell(r['ours_mb'], '8.0f', ' MB'):>11}{cell(r['plain_mb'], '8.0f', ' MB'):>11}{cell(r['equal'], '9.1e'):>9}{cell(r['share'] and 100*r['share'], '5.0f', ' %'):>8}")

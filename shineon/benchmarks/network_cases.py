@@ -29,7 +29,7 @@ from ..train.guards import StopWhenTold
 from ..train.learners import Lines, ValidateWithin, tryon_learner
 from ..train.losses import UNetMaskLoss, VGGPerceptual
 
-# %% ../../nbs/benchmarks/82_network_cases.ipynb #6e423154
+# %% ../../nbs/benchmarks/82_network_cases.ipynb #c7603381
 _labels = dict(agnostic=4, cloth=3, densepose=3, flow=2)
 
 def _ours(net, device): return net.to(device, memory_format=torch.channels_last)
@@ -49,7 +49,9 @@ def _tps(b, side, device):
     return _backward(lambda: net(offsets), offsets, net)
 
 @part('tps')
-def tps(): return [Case('tps', 'grid, forward + backward, batch 4, 256x192', partial(_tps, 4))]
+def tps() -> list[Case]:
+    "Sampling grids of thin-plate splines"
+    return [Case('tps', 'grid, forward + backward, batch 4, 256x192', partial(_tps, 4))]
 
 def _layer(make, ch, size, side, device, grad=True):
     torch.manual_seed(0)
@@ -68,17 +70,19 @@ def _layer(make, ch, size, side, device, grad=True):
 def _block(attentive, a, b): return SPADEResBlock(a, b, lambda ch: (SelfAttentiveMultiSPADE if attentive else MultiSPADE)(ch, _labels), spectral=False)
 
 @part('spade')
-def spade():
+def spade() -> list[Case]:
+    "Residual blocks with Multi-SPADE, small and wide, large and narrow"
     return [Case('spade', f'Multi-SPADE block, {a} to {b} features, {h}x{w}', partial(_layer, partial(_block, False, a, b), a, (h, w)))
             for a,b,h,w in ((1024, 512, 32, 24), (128, 64, 256, 192))]
 
 @part('attention')
-def attention():
+def attention() -> list[Case]:
+    "Residual blocks with Self-Attentive Multi-SPADE"
     large = partial(_layer, partial(_block, True, 32, 16), 32, (256, 192), grad=False)
     return [Case('attention', 'attentive block, 32 to 16 features, 64x48', partial(_layer, partial(_block, True, 32, 16), 32, (64, 48))),
             Case('attention', 'attentive block, 32 to 16 features, 256x192, forward', large, sides=('ours',))]
 
-# %% ../../nbs/benchmarks/82_network_cases.ipynb #6aef00f1
+# %% ../../nbs/benchmarks/82_network_cases.ipynb #3df574b5
 def learner_step(
     learn, # from `tryon_learner`
     clip:dict, # the batch
@@ -114,9 +118,11 @@ def _unet_step(b, size, ngf, side, device):
     return step
 
 @part('unet')
-def unet(): return [Case('unet', 'UNet-Mask step with VGG19, batch 4, 256x192', partial(_unet_step, 4, (256, 192), 64))]
+def unet() -> list[Case]:
+    "A training step of UNet-Mask"
+    return [Case('unet', 'UNet-Mask step with VGG19, batch 4, 256x192', partial(_unet_step, 4, (256, 192), 64))]
 
-# %% ../../nbs/benchmarks/82_network_cases.ipynb #0a479f8b
+# %% ../../nbs/benchmarks/82_network_cases.ipynb #d68b4dda
 def _sams_frame(size, options, side, device):
     torch.manual_seed(0)
     ours = SamsGenerator(**options).eval()
@@ -130,7 +136,9 @@ def _sams_frame(size, options, side, device):
     return run
 
 @part('sams-forward')
-def sams_forward(): return [Case('sams-forward', 'a frame of the default generator, batch 1, 256x192', partial(_sams_frame, (256, 192), {}))]
+def sams_forward() -> list[Case]:
+    "A frame of a video, drawn by SAMS-GAN's generator"
+    return [Case('sams-forward', 'a frame of the default generator, batch 1, 256x192', partial(_sams_frame, (256, 192), {}))]
 
 def _sams_step(b, n, size, options, checkpointing, side, device):
     torch.manual_seed(0)
@@ -149,6 +157,7 @@ def _sams_step(b, n, size, options, checkpointing, side, device):
 
 _small = dict(ngf_pow_outer=4, ngf_pow_inner=7)
 @part('sams-step')
-def sams_step():
+def sams_step() -> list[Case]:
+    "Training steps of generator and critics"
     return [Case('sams-step', f'GAN step, ngf_pow 4 to 7, {n} frames, batch {b}, 128x96{", frame checkpointing" if checkpointing else ""}', partial(_sams_step, b, n, (128, 96), _small, checkpointing))
             for b,n,checkpointing in ((4, 3, False), (4, 5, True))]

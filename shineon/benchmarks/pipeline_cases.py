@@ -42,7 +42,7 @@ def bench_data(
     if real := os.environ.get('SHINEON_REAL'): return Path(real)/'vvt'
     return Path(_sample().name)/'vvt'
 
-# %% ../../nbs/benchmarks/83_pipeline_cases.ipynb #6333d9a6
+# %% ../../nbs/benchmarks/83_pipeline_cases.ipynb #f84ac751
 _to_colour = transforms.Compose([transforms.ToTensor(), transforms.Normalize((.5,)*3, (.5,)*3)])
 _to_grey = transforms.Compose([transforms.ToTensor(), transforms.Normalize((.5,), (.5,))])
 
@@ -95,10 +95,11 @@ def _loader(inputs, side, device): # reads some clips, one after another, and gi
     return run
 
 @part('loader')
-def loader():
+def loader() -> list[Case]:
+    "Clips read from the disk"
     return [Case('loader', f'clips of 5 frames: {" ".join(i)}', partial(_loader, i), on=('cpu',), memory=False) for i in (['agnostic','densepose','flow'], ['agnostic','cocopose'])]
 
-# %% ../../nbs/benchmarks/83_pipeline_cases.ipynb #b855a5dd
+# %% ../../nbs/benchmarks/83_pipeline_cases.ipynb #2509a710
 def _networks(name, size):
     torch.manual_seed(0)
     warp = WarpModule(fine_height=size[0], fine_width=size[1])
@@ -129,11 +130,12 @@ def _tryon_video(name, size, n, side, device):
     return run
 
 @part('tryon-video')
-def tryon_video():
+def tryon_video() -> list[Case]:
+    "Whole videos dressed and written"
     return [Case('tryon-video', f'warp and {label}, 24 frames at 256x192, to mp4', partial(_tryon_video, name, (256, 192), 24), on=('cpu',))
             for name,label in (('unet', 'UNet-Mask'), ('sams', 'a small SAMS generator'))]
 
-# %% ../../nbs/benchmarks/83_pipeline_cases.ipynb #1132c780
+# %% ../../nbs/benchmarks/83_pipeline_cases.ipynb #1652e536
 def _process(command, side, device):
     return lambda: subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
 
@@ -143,4 +145,6 @@ _starts = {'python': ('-c', 'pass'), 'import shineon': ('-c', 'import shineon'),
            'import shineon, torch, fastai.vision.all': ('-c', 'import shineon, torch, fastai.vision.all')}
 
 @part('start-up')
-def start_up(): return [Case('start-up', name, partial(_process, command), sides=('ours',), on=('cpu',), memory=False) for name,command in _starts.items()]
+def start_up() -> list[Case]:
+    "Processes that begin and end"
+    return [Case('start-up', name, partial(_process, command), sides=('ours',), on=('cpu',), memory=False) for name,command in _starts.items()]
