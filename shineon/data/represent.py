@@ -18,7 +18,7 @@ from torch import Tensor
 from ..safe import DataError, replacing
 from .labels import clothes_ids, coco_names, densepose_names, keep_ids, palette
 
-# %% ../../nbs/data/11_represent.ipynb #98bb9511
+# %% ../../nbs/data/11_represent.ipynb #3545503d
 def _plain_png(data, mode): # bytes of a file -> its pixels, or None where that is a matter for PIL
     import av # late: a command line that reads no picture starts without it
     kinds = dict(RGB={2: 'rgb24'}, L={0: 'gray', 3: 'pal8'}).get(mode, {}) # PNG's colour type -> FFmpeg's name of it
@@ -30,6 +30,7 @@ def _plain_png(data, mode): # bytes of a file -> its pixels, or None where that 
     if frame.format.name != kinds[data[25]] or frame.is_corrupt: return None # colour with a transparent one, for instance
     plane, width = frame.planes[0], frame.width*(3 if mode == 'RGB' else 1)
     pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:frame.height,:width]
+    if not pixels[-1].any(): return None # a black row, or rows that are missing: FFmpeg leaves those 0 without a word
     return pixels.reshape(frame.height, frame.width, *(3,)*(mode == 'RGB'))
 
 def read_picture(
