@@ -107,7 +107,7 @@ def _unet_step(b, size, ngf, side, device):
     clip,model = random_clip(b, 1, *size, device),UNetMask(ngf=ngf, self_attn=True)
     loss = UNetMaskLoss(vgg=VGGPerceptual()).to(device)
     if side == 'ours': return learner_step(_learner(clip, device, model, loss), clip)
-    model,loss.vgg.layers = plain_layers(model).to(device),loss.vgg.layers.to(memory_format=torch.contiguous_format)
+    model,loss.vgg.layers = plain_layers(model).to(device),plain_layers(loss.vgg.layers)
     opt = torch.optim.Adam(model.parameters(), 1e-4, betas=(.5, .999))
     def step():
         opt.zero_grad()

@@ -13,6 +13,7 @@ import shineon
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 
+from ..models.cpu import Conv2d
 from ..models.layers import InstanceNorm, SelfAttention, identity_grid
 from ..models.sams import SamsGenerator
 from ..models.spade import SPADE, MultiSPADE, SPADEResBlock
@@ -82,10 +83,12 @@ class PlainAttention(nn.Module):
 def plain_layers(
     ours:nn.Module, # any network of ours
 ) -> nn.Module: # a copy in the default memory format
-    "The same network with the layers of this notebook"
+    "The same network with the layers of this notebook and PyTorch's convolutions"
     swap = {SPADE: PlainSPADE, SelfAttention: PlainAttention, InstanceNorm: lambda norm: nn.InstanceNorm2d(norm.num_features)}
     if type(ours) in swap: return swap[type(ours)](ours).train(ours.training)
     model = copy.deepcopy(ours).to(memory_format=torch.contiguous_format)
+    for m in model.modules():
+        if isinstance(m, Conv2d): m.direct = True
     for name,m in [*model.named_modules()]:
         if type(m) in swap: model.set_submodule(name, swap[type(m)](m).train(m.training))
     return model

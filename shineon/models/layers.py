@@ -23,10 +23,11 @@ ACTIVATIONS = dict(relu=nn.ReLU, gelu=nn.GELU, swish=nn.SiLU, sine=Sine)
 
 def activation(
     name:str, # relu, gelu, swish or sine
+    inplace:bool=False, # may it write over its input, where it can (relu)?
 ) -> nn.Module: # a new layer
     "The activation of that name"
     if name not in ACTIVATIONS: raise OptionError(f'no activation is called {name!r}', do=f'Choose one of {", ".join(ACTIVATIONS)}')
-    return ACTIVATIONS[name]()
+    return nn.ReLU(inplace) if name == 'relu' else ACTIVATIONS[name]()
 
 # %% ../../nbs/models/20_layers.ipynb #93a2010d
 class InstanceNorm(nn.InstanceNorm2d):

@@ -11,6 +11,7 @@ from torch import nn, Tensor
 from torch.nn.utils.parametrize import cached
 from ..safe import OptionError, at_least
 from ..data.labels import CHANNELS
+from .cpu import Conv2d
 from .layers import activation as make_activation, config_of, init_weights, input_names, join_inputs, resample, warped_names
 from .spade import MultiSPADE, SPADE, SPADEResBlock, SelfAttentiveMultiSPADE, at_rest, fit_maps, parse_norm, settle_spectral
 
@@ -73,12 +74,12 @@ class SamsGenerator(nn.Module):
         middle = layer_indices(attention_middle_indices, num_middle, 'attention_middle_indices')
         decoder = layer_indices(attention_decoder_indices, len(widths)-1, 'attention_decoder_indices')
         self.width = back[0] # channels of the innermost features
-        self.first = nn.Conv2d(3*self.memory, widths[0], 3, padding=1)
+        self.first = Conv2d(3*self.memory, widths[0], 3, padding=1)
         self.encoder = blocks(zip(widths, widths[1:]), lambda i: one)
         self.middle = blocks([(back[0],back[0])]*num_middle, lambda i: several(i in middle))
         self.decoder = blocks(zip(back, back[1:]), lambda i: several(i in decoder))
-        self.act = make_activation(activation)
-        self.last = nn.Conv2d(widths[0], 4 if flow_warp else 3, 3, padding=1)
+        self.act = make_activation(activation, inplace=True)
+        self.last = Conv2d(widths[0], 4 if flow_warp else 3, 3, padding=1)
         settle_spectral(init_weights(self, init_type, init_variance))
 
     def sizes(self,

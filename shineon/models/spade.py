@@ -15,6 +15,7 @@ from torch import nn, Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 from ..safe import OptionError
+from .cpu import Conv2d, conv2d
 from .layers import InstanceNorm, SelfAttention, SyncNorm, activation
 
 # %% ../../nbs/models/24_spade.ipynb #e7394a11
@@ -56,8 +57,8 @@ class SPADE(nn.Module):
     ):
         super().__init__()
         self.norm = plain_norm(norm, ch)
-        self.shared = nn.Sequential(nn.Conv2d(label_ch, hidden, ks, padding=ks//2), activation(act))
-        self.scale_shift = nn.Conv2d(hidden, 2*ch, ks, padding=ks//2)
+        self.shared = nn.Sequential(Conv2d(label_ch, hidden, ks, padding=ks//2), activation(act, inplace=True))
+        self.scale_shift = Conv2d(hidden, 2*ch, ks, padding=ks//2)
         self.register_buffer('one', torch.cat([torch.ones(ch), torch.zeros(ch)]), persistent=False) # for the scale, none for the shift
 
     def forward(self,
@@ -67,7 +68,7 @@ class SPADE(nn.Module):
         "Features as the label map wants them"
         hidden = self.shared(fit_maps(maps, x.shape[-2:])) # (b hidden h w)
         conv = self.scale_shift
-        scale,shift = F.conv2d(hidden, conv.weight, conv.bias + self.one, padding=conv.padding).chunk(2, 1) # (b ch h w) each; 1+scale costs nothing here
+        scale,shift = conv2d(hidden, conv.weight, conv.bias + self.one, padding=conv.padding).chunk(2, 1) # (b ch h w) each; 1+scale costs nothing here
         return torch.addcmul(shift, self.norm(x), scale) # (b ch h w)
 
 # %% ../../nbs/models/24_spade.ipynb #383b6cc5
@@ -100,7 +101,7 @@ class SelfAttentiveMultiSPADE(nn.Module):
         super().__init__()
         self.spades = nn.ModuleDict({n: SPADE(ch, label_ch[n], **kw) for n in sorted(label_ch)})
         self.attention = SelfAttention(ch*len(label_ch))
-        self.join = nn.Conv2d(ch*len(label_ch), ch, 3, padding=1)
+        self.join = Conv2d(ch*len(label_ch), ch, 3, padding=1)
 
     def forward(self,
         x:Tensor, # features, `(b ch h w)`
@@ -151,12 +152,12 @@ class SPADEResBlock(nn.Module):
     ):
         super().__init__()
         mid = min(in_ch, out_ch)
-        conv = lambda *a, **kw: spectral_norm(nn.Conv2d(*a, **kw)) if spectral else nn.Conv2d(*a, **kw)
+        conv = lambda *a, **kw: spectral_norm(Conv2d(*a, **kw)) if spectral else Conv2d(*a, **kw)
         self.spade1,self.conv1 = make_spade(in_ch), conv(in_ch, mid, 3, padding=1)
         self.spade2,self.conv2 = make_spade(mid), conv(mid, out_ch, 3, padding=1)
         self.learned = in_ch!=out_ch
         if self.learned: self.spade_s,self.conv_s = make_spade(in_ch), conv(in_ch, out_ch, 1, bias=False)
-        self.act = activation(act)
+        self.act = activation(act, inplace=True)
 
     def forward(self,
         x:Tensor, # features, `(b in_ch h w)`

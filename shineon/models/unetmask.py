@@ -11,6 +11,7 @@ import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from ..safe import OptionError, at_least
 from ..data.labels import n_channels
+from .cpu import Conv2d
 from .layers import InstanceNorm, SelfAttention, activation, check_size, config_of, init_weights, input_names, join_inputs, resample, warped_names
 
 # %% ../../nbs/models/23_unetmask.ipynb #a8633ea1
@@ -33,7 +34,7 @@ class UNet(nn.Module):
             if i>=6-num_attn: layers.append(SelfAttention(b))
             self.downs.append(nn.Sequential(*layers))
         for i,(a,b) in enumerate(zip(widths, [out_ch, *widths])): # outermost first
-            layers = [activation(act), nn.Upsample(scale_factor=2, mode='bilinear'), nn.Conv2d(a if i==5 else 2*a, b, 3, 1, 1)]
+            layers = [activation(act), nn.Upsample(scale_factor=2, mode='bilinear'), Conv2d(a if i==5 else 2*a, b, 3, 1, 1)]
             if i>0: layers.append(InstanceNorm(b))
             if i>=6-num_attn: layers.append(SelfAttention(b))
             self.ups.append(nn.Sequential(*layers))

@@ -10,6 +10,7 @@ import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from ..safe import OptionError, at_least
 from ..data.labels import n_channels
+from .cpu import Conv2d
 from .layers import SyncNorm, check_size, config_of, init_weights, input_names, join_inputs
 from .tps import TPS
 
@@ -22,8 +23,8 @@ def _extractor(
     widths,layers = [ch, ngf, 2*ngf, 4*ngf, 8*ngf],[]
     for a,b in zip(widths, widths[1:]): layers += [nn.Conv2d(a, b, 4, 2, 1), nn.ReLU(), SyncNorm(b)]
     return nn.Sequential(*layers,
-        nn.Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU(), SyncNorm(8*ngf),
-        nn.Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU())
+        Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU(), SyncNorm(8*ngf),
+        Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU())
 
 # %% ../../nbs/models/22_warp.ipynb #e32b1b88
 def correlation(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from torch import nn, Tensor
 from ..safe import CheckpointError, OptionError
+from ..models.cpu import Conv2d
 from ..models.tps import grid_consistency
 from torchvision.models import VGG19_Weights # torchvision after shineon
 from torchvision.models.vgg import cfgs, make_layers
@@ -37,7 +38,10 @@ def _like(
 # %% ../../nbs/train/30_losses.ipynb #ba70bc47
 def _vgg19_layers():
     "VGG19 up to relu5_1, its layers numbered as in torchvision's `features`, without the classifier"
-    return make_layers(cfgs['E'], batch_norm=False)[:30]
+    layers = make_layers(cfgs['E'], batch_norm=False)[:30]
+    for m in layers:
+        if isinstance(m, nn.Conv2d): m.__class__ = Conv2d # the same layer, faster on CPUs
+    return layers
 
 @contextmanager
 def _patience(seconds):
