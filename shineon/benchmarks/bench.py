@@ -103,9 +103,17 @@ def peak_mb(
     run()
     return _status('VmHWM') - before
 
-def _tell(part, case, side, device): # in that process
-    case, = (c for c in find_cases([part], device) if c.case == case)
-    print(json.dumps(peak_mb(case.make(side, device), device)))
+def _answer(what, part, name, device, kw): # in a process of its own: what a function of this module says of a case
+    case, = (c for c in find_cases([part], device) if c.case == name)
+    print(json.dumps(globals()[what](case, device=device, **json.loads(kw))))
+
+def _apart(what, case, device, **kw): # asks a process of its own
+    command = [sys.executable, '-c', 'import sys; from shineon.benchmarks.bench import _answer; _answer(*sys.argv[1:])', what, case.part, case.case, str(device), json.dumps(kw)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode: raise RuntimeError(f'{case.part}, {case.case}: it ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}')
+    return json.loads(done.stdout.splitlines()[-1])
+
+def _peak(case, side, device): return peak_mb(case.make(side, device), device)
 
 def memory_apart(
     case:Case, # to measure
@@ -113,10 +121,8 @@ def memory_apart(
     device:str='cpu', # where it computes
 ) -> float|None: # MB, None where the system does not tell
     "`peak_mb` of one side of a case, in a process of its own"
-    command = [sys.executable, '-c', 'import sys; from shineon.benchmarks.bench import _tell; _tell(*sys.argv[1:])', case.part, case.case, side, str(device)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode: raise RuntimeError(f'{case.part}, {case.case}: {side} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}')
-    return json.loads(done.stdout.splitlines()[-1])
+    return _apart('_peak', case, device, side=side)
+
 
 # %% ../../nbs/benchmarks/81_bench.ipynb #edaacec8
 class ByteCounter(TorchDispatchMode):
@@ -194,14 +200,14 @@ def bench(
     seconds:float=20., # of rounds, for each case
     memory:bool=True, # measure memory too?
 ) -> list[dict]: # of `measure`, for each case
-    "Measure ours and the plain way, and print a line for each case"
+    "Measure ours and the plain way, each case in a process of its own, and print a line for each"
     cases = find_cases(parts, device)
     rates = device_rates(device)
     print(f"{_device_name(device)}: matrix product {rates['matmul']/1e9:.0f} GFLOP/s, convolution {rates['conv']/1e9:.0f}, copy {rates['copy']/1e9:.1f} GB/s; torch {torch.__version__}")
     print(f"{'part':<13}{'case':<58}{'ours':>11}{'plain':>11}{'ratio':>10}{'ours':>11}{'plain':>11}{'apart':>9}{'share':>8}", flush=True)
     rows = []
     for case in cases:
-        rows.append(measure(case, device, rates, seconds, memory) | dict(rates=rates, torch=torch.__version__, date=time.strftime('%Y-%m-%d')))
+        rows.append(_apart('measure', case, device, rates=rates, seconds=seconds, memory=memory) | dict(rates=rates, torch=torch.__version__, date=time.strftime('%Y-%m-%d')))
         print(line(rows[-1]), flush=True)
         if out: write_json(out, rows) # what is measured is kept
     return rows

@@ -7,7 +7,7 @@ __all__ = ['read_picture', 'read_keypoints', 'read_flo', 'write_flo', 'to_tensor
            'densepose', 'cloth_mask', 'im_cloth', 'Placing', 'fit_cloth', 'as_picture']
 
 # %% ../../nbs/data/11_represent.ipynb #df2c0692
-import json
+import json, zlib
 from pathlib import Path
 
 import numpy as np, torch
@@ -19,6 +19,16 @@ from ..safe import DataError, replacing
 from .labels import clothes_ids, coco_names, densepose_names, keep_ids, palette
 
 # %% ../../nbs/data/11_represent.ipynb #3545503d
+def _is_whole(data, size): # does a PNG hold so many bytes of pixels?
+    parts, i = [], 8
+    while i < len(data):
+        end = i + 12 + int.from_bytes(data[i:i+4], 'big')
+        if data[i+4:i+8] == b'IDAT': parts.append(data[i+8:end-4])
+        i = end
+    stream = zlib.decompressobj()
+    try: return len(stream.decompress(b''.join(parts), size+1)) == size and stream.eof
+    except zlib.error: return False
+
 def _plain_png(data, mode): # bytes of a file -> its pixels, or None where that is a matter for PIL
     import av # late: a command line that reads no picture starts without it
     kinds = dict(RGB={2: 'rgb24'}, L={0: 'gray', 3: 'pal8'}).get(mode, {}) # PNG's colour type -> FFmpeg's name of it
@@ -30,7 +40,7 @@ def _plain_png(data, mode): # bytes of a file -> its pixels, or None where that 
     if frame.format.name != kinds[data[25]] or frame.is_corrupt: return None # colour with a transparent one, for instance
     plane, width = frame.planes[0], frame.width*(3 if mode == 'RGB' else 1)
     pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:frame.height,:width]
-    if not pixels[-1].any(): return None # a black row, or rows that are missing: FFmpeg leaves those 0 without a word
+    if not pixels[-1].any() and not _is_whole(data, frame.height*(width+1)): return None # rows that are missing FFmpeg leaves 0 without a word
     return pixels.reshape(frame.height, frame.width, *(3,)*(mode == 'RGB'))
 
 def read_picture(
