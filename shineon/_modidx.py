@@ -974,6 +974,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'shineon/train/distributed.py'),
                                            'shineon.train.distributed.SumMetrics.after_validate': ( 'train/distributed.html#summetrics.after_validate',
                                                                                                     'shineon/train/distributed.py'),
+                                           'shineon.train.distributed._leave': ( 'train/distributed.html#_leave',
+                                                                                 'shineon/train/distributed.py'),
                                            'shineon.train.distributed.agreed': ( 'train/distributed.html#agreed',
                                                                                  'shineon/train/distributed.py'),
                                            'shineon.train.distributed.average_gradients': ( 'train/distributed.html#average_gradients',

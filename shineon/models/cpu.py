@@ -237,8 +237,8 @@ int weights(float *w, from x, from e, long N, long H, long W, long C, long K, in
 _flags = dict(AVX512=['-mavx512f', '-mfma'], AVX2=['-mavx2', '-mfma']) # what PyTorch calls the processor -> how to compile for it
 
 def _cache_folder(): # one that is ours alone
-    folder = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'shineon'
     try:
+        folder = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'shineon'
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o022 and os.access(folder, os.W_OK): return folder
     except (OSError, RuntimeError): pass

@@ -7,7 +7,7 @@ __all__ = ['backends', 'check_backend', 'join', 'summed', 'averaged', 'agreed', 
            'AverageGradients', 'SumMetrics']
 
 # %% ../../nbs/train/36_distributed.ipynb #e98dd02e
-import os
+import atexit, os
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -41,7 +41,12 @@ def join(
     from accelerate import PartialState
     gpu, here = not cpu and torch.cuda.is_available(), int(os.environ.get('LOCAL_RANK', 0))
     if gpu and here >= torch.cuda.device_count(): raise OptionError(f'{here+1} processes on this machine, but it has {torch.cuda.device_count()} GPUs', do='Start a process for each GPU')
-    return PartialState(cpu=not gpu, backend=check_backend(distributed_backend, gpu), timeout=patience).device
+    device = PartialState(cpu=not gpu, backend=check_backend(distributed_backend, gpu), timeout=patience).device
+    if not gpu: atexit.register(_leave)
+    return device
+
+def _leave(): # gloo's threads must end before Python does: else a process that is done can abort
+    if dist.is_initialized(): dist.destroy_process_group()
 
 # %% ../../nbs/train/36_distributed.ipynb #ad1cbaf7
 def summed(
