@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import shineon
 import torch, torch.distributed as dist
+import torch.distributed.nn # before any process group is there: its functions keep the one they find as their default, and gloo's threads with it
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from torch import nn, Tensor
