@@ -35,6 +35,7 @@ INLINE void store(float *p, vec v) { *(vec*)p = v; }
 INLINE vec load_n(from p, long n) { vec v = {0}; if (n >= VL) return load(p); memcpy(&v, p, n*4); return v; }
 INLINE void store_n(float *p, vec v, long n) { if (n >= VL) store(p, v); else memcpy(p, &v, n*4); }
 INLINE long least(long a, long b) { return a < b ? a : b; }
+INLINE long most(long a, long b) { return a > b ? a : b; }
 INLINE long up(long a, long b) { return (a+b-1)/b*b; }
 
 /* working memory of this thread, kept from call to call */
@@ -122,49 +123,60 @@ static void forward_product(float *out, from v, long ldv, from u, long rows, lon
     if (nr == NR) for (long r = 0; r < rows; r += MR) block(out + r*NR*VL, v + r*ldv, ldv, 1, u, C, NR, 0);
     else          for (long r = 0; r < rows; r += MR) block(out + r*VL, v + r*ldv, ldv, 1, u, C, 1, 0);
 }
-/* out (C x nr*VL) += v' (C x rows) e (rows x nr*VL) */
-static void weight_product(float *out, from v, long ldv, from e, long rows, long C, int nr)
+/* out (C x nr*VL) = (or, with add, +=) v' (C x rows) e (rows x nr*VL) */
+static void weight_product(float *out, from v, long ldv, from e, long rows, long C, int nr, int add)
 {
-    if (nr == NR) for (long c = 0; c < C; c += MR) block(out + c*NR*VL, v + c, 1, ldv, e, rows, NR, 1);
-    else          for (long c = 0; c < C; c += MR) block(out + c*VL, v + c, 1, ldv, e, rows, 1, 1);
+    if (nr == NR) for (long c = 0; c < C; c += MR) block(out + c*NR*VL, v + c, 1, ldv, e, rows, NR, add);
+    else          for (long c = 0; c < C; c += MR) block(out + c*VL, v + c, 1, ldv, e, rows, 1, add);
 }
 """
 
 # %% ../../nbs/models/19_cpu.ipynb #afc835f4
 _forward = r"""
+/* in how many parts threads cut the filters, the tiles being cut among threads/parts: the least of a*parts + b/parts,
+   plus c/parts where tiles are cut */
+static long parts(double a, double b, double c, long kbs, int threads)
+{
+    long best = 1; double least_cost = 0;
+    for (long f = 1; f <= least(threads, kbs); f++) if (threads%f == 0) {
+        double cost = a*f + (f < threads ? b + c : b)/f;
+        if (f == 1 || cost < least_cost) { best = f; least_cost = cost; }
+    }
+    return best;
+}
+
 /* y (N H W K) = 3x3 convolution of x (N H W C) with w (3 3 C K), padding 1, plus bias (K) or nothing; 0 when all went well */
 int forward(float *y, from x, from w, from bias, long N, long H, long W, long C, long K, int threads)
 {
-    long th = (H+3)/4, tw = (W+3)/4, T = N*th*tw, Cp = up(C, VL), Kp = up(K, VL);
-    long R = least(24, up(T, MR)), kbs = (Kp + KB-1)/KB, groups = 1;
+    long th = (H+3)/4, tw = (W+3)/4, T = N*th*tw, Cp = up(C, VL), Kp = up(K, VL), kbs = (Kp + KB-1)/KB, R = least(24, up(T, MR));
     while (R > MR && R*Cp*36*4 > 700000) R -= MR;
-    long blocks = (T + R-1)/R;
-    while (groups < kbs && blocks*groups < 4*threads) groups++;
-    size_t nu = 36*(size_t)C*Kp, own = 36*R*(Cp + KB);
-    float *u = reserve(nu + threads*own + Cp), *zeros = u + nu + threads*own;
-    if (!u) return 1;
+    long F = parts((double)T/threads, K, 0, kbs, threads), S = threads/F;
+    size_t nu = 36*C*((kbs + F-1)/F)*KB, own = nu + 36*R*(Cp + KB);
+    float *memory = reserve(threads*own + Cp), *zeros = memory + threads*own;
+    if (!memory) return 1;
     memset(zeros, 0, Cp*4);
-    #pragma omp parallel num_threads(threads)
-    {
-        #pragma omp for schedule(static)
-        for (long c = 0; c < C; c++) for (long k = 0; k < Kp; k += VL) {
-            vec g[9], s[18], o[36];
-            for (int i = 0; i < 9; i++) g[i] = load_n(w + (i*C + c)*K + k, K-k);
-            for (int j = 0; j < 3; j++) G(s+j, 3, g+j, 3);
-            for (int i = 0; i < 6; i++) G(o+6*i, 1, s+3*i, 1);
-            long kb = k/KB*KB, width = least(KB, Kp-kb);
-            for (int i = 0; i < 36; i++) store(u + 36*C*kb + (i*C + c)*width + k-kb, o[i]);
+    #pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int job = 0; job < threads; job++) {
+        long q0 = kbs*(job%F)/F, q1 = kbs*(job%F + 1)/F, t0 = T*(job/F)/S, t1 = T*(job/F + 1)/S; /* its groups of filters, its tiles */
+        float *u = memory + job*own, *v = u + nu, *m = v + 36*R*Cp;
+        for (long q = q0; q < q1; q++) {
+            long kb = q*KB, width = least(KB, Kp-kb);
+            for (long c = 0; c < C; c++) for (long k = 0; k < width; k += VL) {
+                vec g[9], s[18], o[36];
+                for (int i = 0; i < 9; i++) g[i] = load_n(w + (i*C + c)*K + kb+k, K-kb-k);
+                for (int j = 0; j < 3; j++) G(s+j, 3, g+j, 3);
+                for (int i = 0; i < 6; i++) G(o+6*i, 1, s+3*i, 1);
+                for (int i = 0; i < 36; i++) store(u + 36*C*KB*(q-q0) + (i*C + c)*width + k, o[i]);
+            }
         }
-        float *v = u + nu + omp_get_thread_num()*own, *m = v + 36*R*Cp;
-        #pragma omp for schedule(dynamic) collapse(2)
-        for (long b = 0; b < blocks; b++) for (long g = 0; g < groups; g++) {
-            long n = least(R, T - b*R);
-            for (long r = 0; r < n; r++) take_tile(v + r*Cp, R*Cp, x, zeros, b*R + r, H, W, C);
-            for (long q = kbs*g/groups; q < kbs*(g+1)/groups; q++) {
+        for (long n; t0 < t1; t0 += n) {
+            n = least(R, t1-t0);
+            for (long r = 0; r < n; r++) take_tile(v + r*Cp, R*Cp, x, zeros, t0+r, H, W, C);
+            for (long q = q0; q < q1; q++) {
                 long kb = q*KB, width = least(KB, Kp-kb);
-                for (int i = 0; i < 36; i++) forward_product(m + i*R*width, v + i*R*Cp, Cp, u + 36*C*kb + i*C*width, n, C, width/VL);
+                for (int i = 0; i < 36; i++) forward_product(m + i*R*width, v + i*R*Cp, Cp, u + 36*C*KB*(q-q0) + i*C*width, n, C, width/VL);
                 for (long r = 0; r < n; r++) {
-                    long t = b*R + r, y0 = t/tw%th*4, x0 = t%tw*4;
+                    long t = t0+r, y0 = t/tw%th*4, x0 = t%tw*4;
                     float *to = y + ((t/(th*tw)*H + y0)*W + x0)*K + kb;
                     for (long k = 0; k < width; k += VL) {
                         vec o[36], s[24], z[16], plus = bias ? load_n(bias + kb+k, K-kb-k) : (vec){0};
@@ -188,45 +200,51 @@ _weights = r"""
 int weights(float *w, from x, from e, long N, long H, long W, long C, long K, int threads)
 {
     long th = (H+3)/4, tw = (W+3)/4, T = N*th*tw, Cp = up(C, VL), Cr = up(C, MR), Kp = up(K, VL), kbs = (Kp + KB-1)/KB;
-    long R = least(T, 4000000/(36*(Cp+Kp)));
-    if (R < 32) R = 32;
-    size_t nu = 36*Cr*Kp, nv = 36*R*Cp, ne = 36*R*Kp, most = Cp > Kp ? Cp : Kp;
-    float *u = reserve(nu + nv + ne + most), *v = u + nu, *f = v + nv, *zeros = f + ne;
-    if (!u) return 1;
-    memset(u, 0, nu*4);
-    memset(zeros, 0, most*4);
+    long F = parts((double)T/threads*C, 0, 2.*C*K, kbs, threads), S = least(threads/F, T), jobs = S*F, cols = (kbs + F-1)/F*KB;
+    size_t nu = 36*Cr*cols, widest = most(Cp, Kp);
+    long tiles = (T + S-1)/S, R = most(32, most(nu/2, 125000)/(36*(Cp + cols))), portions = (tiles + R-1)/R;
+    R = (tiles + portions-1)/portions;
+    size_t nv = 36*R*Cp, own = nu + nv + 36*R*cols;
+    float *memory = reserve(jobs*own + widest), *zeros = memory + jobs*own;
+    if (!memory) return 1;
+    memset(zeros, 0, widest*4);
     #pragma omp parallel num_threads(threads)
     {
-        for (long t0 = 0; t0 < T; t0 += R) {
-            long n = least(R, T-t0);
-            #pragma omp for schedule(static)
-            for (long r = 0; r < n; r++) {
-                long t = t0+r; from p[16];
-                take_tile(v + r*Cp, R*Cp, x, zeros, t, H, W, C);
-                places(p, e, zeros, H, W, K, t/(th*tw), t/tw%th*4, t%tw*4, 4);
-                for (long k = 0; k < K; k += VL) {
-                    vec d[16], s[24], o[36];
-                    for (int i = 0; i < 16; i++) d[i] = load_n(p[i] + k, K-k);
-                    for (int j = 0; j < 4; j++) A(s+j, 4, d+j, 4);
-                    for (int i = 0; i < 6; i++) A(o+6*i, 1, s+4*i, 1);
-                    long kb = k/KB*KB, width = least(KB, Kp-kb);
-                    for (int i = 0; i < 36; i++) store(f + 36*R*kb + (i*R + r)*width + k-kb, o[i]);
+        #pragma omp for schedule(static, 1)
+        for (int job = 0; job < jobs; job++) {
+            long q0 = kbs*(job%F)/F, q1 = kbs*(job%F + 1)/F, t0 = T*(job/F)/S, t1 = T*(job/F + 1)/S, first = 1;
+            float *u = memory + job*own, *v = u + nu, *f = v + nv;
+            for (long n; t0 < t1; t0 += n, first = 0) {
+                n = least(R, t1-t0);
+                for (long r = 0; r < n; r++) {
+                    long t = t0+r; from p[16];
+                    take_tile(v + r*Cp, R*Cp, x, zeros, t, H, W, C);
+                    places(p, e, zeros, H, W, K, t/(th*tw), t/tw%th*4, t%tw*4, 4);
+                    for (long k = q0*KB; k < least(q1*KB, K); k += VL) {
+                        vec d[16], s[24], o[36];
+                        for (int i = 0; i < 16; i++) d[i] = load_n(p[i] + k, K-k);
+                        for (int j = 0; j < 4; j++) A(s+j, 4, d+j, 4);
+                        for (int i = 0; i < 6; i++) A(o+6*i, 1, s+4*i, 1);
+                        long kb = k/KB*KB, width = least(KB, Kp-kb);
+                        for (int i = 0; i < 36; i++) store(f + 36*R*(kb - q0*KB) + (i*R + r)*width + k-kb, o[i]);
+                    }
                 }
-            }
-            #pragma omp for schedule(dynamic) collapse(2)
-            for (long q = 0; q < kbs; q++) for (int i = 0; i < 36; i++) {
-                long kb = q*KB, width = least(KB, Kp-kb);
-                weight_product(u + 36*Cr*kb + i*Cr*width, v + i*R*Cp, Cp, f + 36*R*kb + i*R*width, n, C, width/VL);
+                for (int i = 0; i < 36; i++) for (long q = q0; q < q1; q++) {
+                    long at = (q-q0)*KB, width = least(KB, Kp - q*KB);
+                    weight_product(u + 36*Cr*at + i*Cr*width, v + i*R*Cp, Cp, f + 36*R*at + i*R*width, n, C, width/VL, !first);
+                }
             }
         }
         #pragma omp for schedule(static)
-        for (long c = 0; c < C; c++) for (long k = 0; k < K; k += VL) {
-            vec o[36], s[18], g[9];
-            long kb = k/KB*KB, width = least(KB, Kp-kb);
-            for (int i = 0; i < 36; i++) o[i] = load(u + 36*Cr*kb + (i*Cr + c)*width + k-kb);
-            for (int j = 0; j < 6; j++) Gt(s+j, 6, o+j, 6);
-            for (int i = 0; i < 3; i++) Gt(g+3*i, 1, s+6*i, 1);
-            for (int i = 0; i < 9; i++) store_n(w + (i*C + c)*K + k, g[i], K-k);
+        for (long c = 0; c < C; c++) for (long job = 0; job < F; job++) for (long q0 = kbs*job/F, q = q0; q < kbs*(job+1)/F; q++) {
+            long kb = q*KB, width = least(KB, Kp-kb);
+            for (long k = 0; k < width; k += VL) {
+                vec o[36] = {0}, s[18], g[9];
+                for (long j = 0; j < S; j++) for (int i = 0; i < 36; i++) o[i] += load(memory + (j*F + job)*own + 36*Cr*KB*(q-q0) + (i*Cr + c)*width + k);
+                for (int j = 0; j < 6; j++) Gt(s+j, 6, o+j, 6);
+                for (int i = 0; i < 3; i++) Gt(g+3*i, 1, s+6*i, 1);
+                for (int i = 0; i < 9; i++) store_n(w + (i*C + c)*K + kb+k, g[i], K-kb-k);
+            }
         }
     }
     return 0;
