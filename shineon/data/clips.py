@@ -88,14 +88,15 @@ def _person(self:ClipReader, a): # arrays `(n h w c)` by kind of file -> tensors
     out = dict(image=image) | {n: make[n]() for n in self.person_inputs if n != 'flow'}
     if 'flow' in a: out['flow'] = torch.from_numpy(np.stack([a['flow'][...,0], a['flow'][...,1]], 1))
     if 'warped' in a:
-        mask = np.stack([cloth_mask(w, self.threshold) for w in a['warped']])
-        out |= dict(warped_cloth=to_tensor(a['warped']), warped_cloth_mask=(to_tensor(mask) + 1)/2)
+        out |= dict(warped_cloth=to_tensor(a['warped']), warped_cloth_mask=_mask(cloth_mask(a['warped'], self.threshold)))
     if self.training: out['im_cloth'], out['im_cloth_mask'] = im_cloth(image, parse)
     return out
 
+def _mask(pics): return (to_tensor(pics) + 1)/2 # 0 and 255 -> 0 and 1
+
 def _cloth(self:ClipReader, path, n): # the product photo, n times
     pic = fit_cloth(read_picture(path), *self.size)
-    x, m = to_tensor(pic[None]), (to_tensor(cloth_mask(pic, self.threshold)[None]) + 1)/2
+    x, m = to_tensor(pic[None]), _mask(cloth_mask(pic[None], self.threshold))
     return dict(cloth=x.expand(n,-1,-1,-1), cloth_mask=m.expand(n,-1,-1,-1))
 
 ClipReader._person, ClipReader._cloth = _person, _cloth

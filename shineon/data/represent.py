@@ -7,7 +7,7 @@ __all__ = ['read_picture', 'read_keypoints', 'read_flo', 'write_flo', 'to_tensor
            'densepose', 'cloth_mask', 'im_cloth', 'Placing', 'fit_cloth', 'as_picture']
 
 # %% ../../nbs/data/11_represent.ipynb #df2c0692
-import json, zlib
+import json
 from pathlib import Path
 
 import numpy as np, torch
@@ -19,29 +19,19 @@ from ..safe import DataError, replacing
 from .labels import clothes_ids, coco_names, densepose_names, keep_ids, palette
 
 # %% ../../nbs/data/11_represent.ipynb #3545503d
-def _is_whole(data, size): # does a PNG hold so many bytes of pixels?
-    parts, i = [], 8
-    while i < len(data):
-        end = i + 12 + int.from_bytes(data[i:i+4], 'big')
-        if data[i+4:i+8] == b'IDAT': parts.append(data[i+8:end-4])
-        i = end
-    stream = zlib.decompressobj()
-    try: return len(stream.decompress(b''.join(parts), size+1)) == size and stream.eof
-    except zlib.error: return False
+_most_pixels = 2**26 # larger pictures are left to PIL, which asks whether a small file could really be so large
 
-def _plain_png(data, mode): # bytes of a file -> its pixels, or None where that is a matter for PIL
-    import av # late: a command line that reads no picture starts without it
-    kinds = dict(RGB={2: 'rgb24'}, L={0: 'gray', 3: 'pal8'}).get(mode, {}) # PNG's colour type -> FFmpeg's name of it
-    if data[:8] != b'\x89PNG\r\n\x1a\n' or len(data) < 33 or data[24] != 8 or data[25] not in kinds: return None
-    codec = av.CodecContext.create('png', 'r')
-    codec.thread_count = 1
-    try: frame, = codec.decode(av.Packet(data))
-    except (av.FFmpegError, ValueError): return None
-    if frame.format.name != kinds[data[25]] or frame.is_corrupt: return None # colour with a transparent one, for instance
-    plane, width = frame.planes[0], frame.width*(3 if mode == 'RGB' else 1)
-    pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:frame.height,:width]
-    if not pixels[-1].any() and not _is_whole(data, frame.height*(width+1)): return None # rows that are missing FFmpeg leaves 0 without a word
-    return pixels.reshape(frame.height, frame.width, *(3,)*(mode == 'RGB'))
+def _plain(data, mode): # bytes of a file -> its pixels, or None where that is a matter for PIL
+    from kornia_rs.io import ImageDecoder, decode_image_jpegturbo, decode_image_png_u8 # late: a command line that reads no picture starts without it
+    try:
+        if data[:2] == b'\xff\xd8' and mode == 'RGB':
+            size = ImageDecoder().read_header(data)
+            return decode_image_jpegturbo(data, 'rgb') if size.height*size.width <= _most_pixels else None
+        w,h = int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
+        if data[:8] != b'\x89PNG\r\n\x1a\n' or w*h > _most_pixels or data[24] != 8: return None
+        if mode == 'RGB' and data[25] == 2: return decode_image_png_u8(data, (h, w), 'rgb')
+        if mode == 'L' and data[25] in (0, 3): return decode_image_png_u8(data, (h, w), 'mono')[...,0]
+    except Exception: return None # it raises nothing more special
 
 def read_picture(
     path:str|Path, # any picture file
@@ -49,7 +39,7 @@ def read_picture(
 ) -> np.ndarray: # `(h w 3)` or `(h w)`, uint8
     "Pixels of a picture file"
     try:
-        with open(path, 'rb') as file: pixels = _plain_png(file.read(), mode)
+        with open(path, 'rb') as file: pixels = _plain(file.read(), mode)
         if pixels is not None: return pixels
         with Image.open(path) as im:
             if mode == 'L' and im.mode in ('P', 'L'): return np.array(im)
@@ -100,9 +90,10 @@ def to_tensor(
     pics:np.ndarray, # `(... h w c)`, uint8
 ) -> Tensor: # `(... c h w)`, float32 in [-1, 1]
     "Pictures to network inputs"
-    x = np.divide(np.ascontiguousarray(np.moveaxis(pics, -1, -3)), np.float32(127.5), dtype=np.float32)
-    x -= 1
-    return torch.from_numpy(x)
+    return _planar(pics).div_(127.5).sub_(1)
+
+def _planar(pics): # `(... h w c)` bytes -> `(... c h w)` float32; bytes are moved before they become four times as long
+    return torch.from_numpy(pics if pics.flags.writeable else pics.copy()).movedim(-1, -3).contiguous().float()
 
 def to_uint8(
     x:Tensor, # `(... c h w)` in [-1, 1]; one channel becomes grey
@@ -115,10 +106,10 @@ def to_uint8(
 def member(
     parse:Tensor, # `(n 1 h w)`, LIP labels
     ids:list[int], # labels to look for
-) -> Tensor: # `(n 1 h w)`, bool
+) -> Tensor: # `(n 1 h w)`, float32: 1 there, 0 elsewhere
     "Where the parse is one of some labels"
-    table = torch.zeros(256, dtype=torch.bool, device=parse.device)
-    table[list(ids)] = True
+    table = torch.zeros(256, device=parse.device)
+    table[list(ids)] = 1
     return table.index_select(0, parse.flatten().int()).view_as(parse)
 
 # %% ../../nbs/data/11_represent.ipynb #70299d83
@@ -129,15 +120,15 @@ def agnostic(
 ) -> Tensor: # `(n 4 h w)`, in [-1, 1]: silhouette, then RGB of what is kept
     "The person without the garment's colour or outline (CP-VTON's cloth-agnostic representation)"
     h,w = image.shape[-2:]
-    body = F.interpolate((parse > 0).float(), (max(h//shrink,1), max(w//shrink,1)), mode='area') # n 1 h/16 w/16
+    body = F.interpolate(parse.clamp(max=1).float(), (max(h//shrink,1), max(w//shrink,1)), mode='area') # n 1 h/16 w/16
     body = F.interpolate(body, (h,w), mode='bilinear', align_corners=False)
     out = image.new_empty(len(image), 4, h, w)
     torch.mul(body, 2, out=out[:,:1]).sub_(1)
-    _filled(image, member(parse, keep_ids).float(), -1, out[:,1:])
+    _filled(image, member(parse, keep_ids), -1, out[:,1:])
     return out
 
 def _filled(image, mask, colour, out=None): # `image` where `mask` is 1, `colour` (1 or -1) where it is 0
-    return torch.addcmul((1-mask).mul_(colour), image, mask, out=out)
+    return torch.lerp(image.new_tensor(colour), image, mask, out=out)
 
 # %% ../../nbs/data/11_represent.ipynb #2872e619
 def pose_maps(
@@ -146,22 +137,21 @@ def pose_maps(
     radius:int=5, # squares have side `2*radius+1`
 ) -> Tensor: # `(n 18 h w)`: 1 in a joint's square, -1 elsewhere
     "A filled square round each joint found (CP-VTON's pose heat map)"
-    maps = torch.from_numpy(np.full((*joints.shape[:2], height, width), -1, np.float32)) # n 18 h w; NumPy asks the system for large pages
+    maps = np.full((*joints.shape[:2], height, width), -1, np.float32) # n 18 h w; NumPy asks the system for large pages
     found = (joints[...,2] > 0) & joints.isfinite().all(-1) # n 18
-    for i,j in found.nonzero().tolist():
-        x,y = joints[i,j,:2].round().int().tolist()
-        maps[i, j, max(y-radius, 0):max(y+radius+1, 0), max(x-radius, 0):max(x+radius+1, 0)] = 1
-    return maps.to(joints.device)
+    centres = joints[found][:,:2].round().int()
+    for (i,j),(x,y),(right,below) in zip(found.nonzero().tolist(), (centres-radius).clamp(0).tolist(), (centres+radius+1).clamp(0).tolist()):
+        maps[i, j, y:below, x:right] = 1
+    return torch.from_numpy(maps).to(joints.device)
 
 # %% ../../nbs/data/11_represent.ipynb #9b55713c
-_iuv_max = np.float32([len(densepose_names)-1, 255, 255])[:,None,None]
+_iuv_max = torch.tensor([len(densepose_names)-1, 255., 255.])[:,None,None]
 
 def densepose(
     iuv:np.ndarray, # `(n h w 3)`, uint8: part 0..24, U and V 0..255
 ) -> Tensor: # `(n 3 h w)`, in [-1, 1]
     "DensePose IUV picture as a network input"
-    x = np.divide(np.ascontiguousarray(np.moveaxis(iuv, -1, 1)), _iuv_max, dtype=np.float32)
-    return torch.from_numpy(x).clamp_(max=1).mul_(2).sub_(1)
+    return _planar(iuv).div_(_iuv_max).clamp_(max=1).mul_(2).sub_(1)
 
 # %% ../../nbs/data/11_represent.ipynb #7eea9bda
 def cloth_mask(
@@ -179,7 +169,7 @@ def im_cloth(
     parse:Tensor, # LIP labels, `(n 1 h w)`
 ) -> tuple[Tensor,Tensor]: # garment on white `(n 3 h w)` in [-1, 1]; its mask `(n 1 h w)` in [0, 1]
     "The garment cut from the frame: the warp's target"
-    m = member(parse, clothes_ids).float()
+    m = member(parse, clothes_ids)
     return _filled(image, m, 1), m
 
 # %% ../../nbs/data/11_represent.ipynb #ec38fe65
