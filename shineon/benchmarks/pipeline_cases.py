@@ -85,9 +85,9 @@ def plain_clip(
     frames = [_plain_frame(video, i, inputs) for i in range(last+1-n, last+1)]
     return {k: torch.stack([f[k] for f in frames]) for k in frames[0]}
 
-def _loader(inputs, side, device): # reads some clips, one after another, and gives the last
+def _loader(inputs, opened, side, device): # reads some clips, one after another, and gives the last; the plain way makes what is `opened`
     clips = Clips(vvt_videos(bench_data()), ClipReader(inputs), 5)
-    read = clips.__getitem__ if side == 'ours' else lambda i: plain_clip(*clips.locate(i), 5, inputs)
+    read = clips.__getitem__ if side == 'ours' else lambda i: plain_clip(*clips.locate(i), 5, opened)
     whole = [i for i in range(len(clips)) if clips.locate(i)[1] >= 4][::3][:8]
     def run():
         for i in whole: clip = read(i)
@@ -97,7 +97,9 @@ def _loader(inputs, side, device): # reads some clips, one after another, and gi
 @part('loader')
 def loader() -> list[Case]:
     "Clips read from the disk"
-    return [Case('loader', f'clips of 5 frames: {" ".join(i)}', partial(_loader, i), on=('cpu',), memory=False) for i in (['agnostic','densepose','flow'], ['agnostic','cocopose'])]
+    of_sams,of_warp = ['agnostic','densepose','flow'],['agnostic','cocopose']
+    return [Case('loader', f'clips of 5 frames: {" ".join(inputs)}{label}', partial(_loader, inputs, opened), on=('cpu',), memory=False)
+            for inputs,opened,label in ((of_sams, of_sams, ''), (of_warp, of_warp, ''), (of_warp, [*of_warp,'densepose','flow'], '; plain: all files'))]
 
 # %% ../../nbs/benchmarks/83_pipeline_cases.ipynb #2509a710
 def _networks(name, size):

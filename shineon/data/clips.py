@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
 
+from ..memory import keep_memory
 from ..safe import DataError, OptionError, at_least
 from .labels import cloth_names
 from .layouts import Video, needed_files
@@ -46,6 +47,7 @@ class ClipReader:
         cloth:Path|None=None, # product photo of another garment to try on; the video's own when not given
     ) -> dict: # tensors `(n c h w)`, and the names `video` and `frame`
         "The clip of `n` frames that ends at frame `last`, zeros where that is before the video's start"
+        keep_memory()
         frames = video.frames[max(last+1-n, 0):last+1]
         arrays = [self._frame(f) for f in frames]
         parts = self._person({k: np.stack([a[k] for a in arrays]) for k in arrays[0]})
