@@ -183,6 +183,7 @@ cases = dict(
         ndf=(8, lambda n: sum(p.numel() for p in n['temporal'].parameters()), more)),
     tryon=everywhere | dict(
         workers=(1, lambda n: n['check_workers'], 1),
+        side_by_side=(2, lambda n: 'together' in n, True),
         checkpoint=('nowhere.pt', None, refused('no such checkpoint: nowhere.pt')),
         resume=(True, None, refused('this run was begun with'), dict(name='taken')), # one that cannot go on; those that can are in test_distributed
         compare=(['unet.pt'], lambda n: len(n['others']), 1),

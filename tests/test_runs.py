@@ -138,6 +138,20 @@ def test_tryon_again_gives_the_same_bytes(list_run, vvt, workplace, warp_run, un
     names = sorted(str(p.relative_to(again)) for p in again.rglob('*.png'))
     assert len(names) == 16 + 1 and all((first/n).read_bytes() == (again/n).read_bytes() for n in names)
 
+def test_videos_side_by_side(list_run, vvt, workplace, warp_run, unet_run, in_process, monkeypatch, tmp_path):
+    "The same pictures and figures as one after another, but for the rounding of a batch"
+    monkeypatch.chdir(tmp_path)
+    assert main(tryon('three', vvt, unet_run/'checkpoints'/'last.pt', '--warp_checkpoint', warp_run/'checkpoints'/'last.pt', '--tryon_list', vvt/'tryon_list.csv',
+                      '--out_fmt', 'png', 'mp4', 'gif', '--fps', 10, '--side_by_side', 3)) == 0
+    folder, pairs = list_run
+    check_results(tmp_path/'test_results'/'three', pairs, ['png','mp4','gif'], 10)
+    for f in folder.glob('*/*.png'):
+        apart = np.abs(read_picture(f).astype(int) - read_picture(tmp_path/'test_results'/'three'/f.relative_to(folder)))
+        assert apart.max() <= 1 and apart.mean() < .01
+    was, now = (json.loads((at/'experiments'/name/'metrics.json').read_text()) for at,name in ((workplace, 'list'), (tmp_path, 'three')))
+    assert now['try_ons'] == 4 and set(now['files']) == {f.replace('list', 'three') for f in was['files']}
+    for method,figures in was['table'].items(): assert now['table'][method] == pytest.approx(figures, abs=2e-3)
+
 def test_compared_networks_are_written(vvt, warp_run, unet_run, in_process, monkeypatch, tmp_path):
     "Frames of every method in a folder of its own, each as it would be alone, ready for `shineon evaluate`"
     from shineon.evaluate.evaluation import evaluate
