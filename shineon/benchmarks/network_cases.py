@@ -38,8 +38,10 @@ def _backward(run, x, net): # a function that computes and takes all gradients -
     def both():
         net.zero_grad(); x.grad = None
         out = run()
-        out.square().mean().backward()
+        if not given: given.append(torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out))
+        out.backward(given[0])
         return out.detach(), x.grad
+    given = [] # the gradient of the result
     return both
 
 def _tps(b, side, device):

@@ -108,9 +108,10 @@ def member(
     ids:list[int], # labels to look for
 ) -> Tensor: # `(n 1 h w)`, float32: 1 there, 0 elsewhere
     "Where the parse is one of some labels"
-    table = torch.zeros(256, device=parse.device)
-    table[list(ids)] = 1
-    return table.index_select(0, parse.flatten().int()).view_as(parse)
+    labels = parse.cpu().numpy()
+    found = np.zeros(labels.shape, bool)
+    for i in ids: found |= labels == i # a vector of bytes at a time, all labels in less than one look into a table takes
+    return torch.from_numpy(found.view(np.uint8)).float().to(parse.device)
 
 # %% ../../nbs/data/11_represent.ipynb #70299d83
 def agnostic(
@@ -206,9 +207,11 @@ class Placing:
 
     def joints(self, joints):
         "Move `(18 3)` joints along; those outside the crop count as not found"
-        xy = (joints[:,:2] + .5) * [self.scaled[1]/self.size[1], self.scaled[0]/self.size[0]] - .5 - [self.left, self.top]
-        seen = (joints[:,2] > 0) & (xy > -.5).all(1) & (xy < [self.out[1]-.5, self.out[0]-.5]).all(1)
-        return (np.concatenate([xy, joints[:,2:]], 1) * seen[:,None]).astype(np.float32)
+        x,y,c = joints.T.astype(np.float64)
+        x = (x + .5)*(self.scaled[1]/self.size[1]) - .5 - self.left
+        y = (y + .5)*(self.scaled[0]/self.size[0]) - .5 - self.top
+        seen = (c > 0) & (x > -.5) & (x < self.out[1]-.5) & (y > -.5) & (y < self.out[0]-.5)
+        return (np.stack([x, y, c], 1)*seen[:,None]).astype(np.float32)
 
 # %% ../../nbs/data/11_represent.ipynb #7ac52041
 def fit_cloth(
