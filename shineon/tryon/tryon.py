@@ -86,7 +86,7 @@ class SideBySide:
     def __exit__(self, *error):
         with self.lock:
             self.stopped = True # after an error: threads that still ask get none
-            for call in self.calls: call[-1].cancel()
+            while self.calls: self.calls.pop()[-1].cancel()
         self.computer.shutdown()
 
     @contextmanager
