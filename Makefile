@@ -24,7 +24,7 @@ demo: venv ## everything once, small; DATA=path/to/vvt for your own data, LIST=p
 	$(BIN)/shineon demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)') $(if $(LIST),--tryon_list '$(LIST)')
 
 test: venv ## notebook tests and pytest
-	find $(NB) -name '*.ipynb' -not -path '*/.*' | sort -r | OMP_NUM_THREADS=1 xargs -P 2 -n 1 $(BIN)/nbdev-test --do-print # a process for each
+	$(BIN)/python .ci/notebooks.py $(NB)
 	$(BIN)/python -m pytest -q --durations 8
 
 lab: venv ## JupyterLab on the notebooks
