@@ -50,7 +50,7 @@ def test_folder_of_a_run(warp_run, vvt):
     assert metrics['steps'] == 4 and metrics['valid_loss'] > 0 # 2 videos of 4 frames, batches of 4, 2 epochs
     assert os.path.samefile(warp_run.parent.parent/metrics['checkpoint'], warp_run/'checkpoints'/'best.pt')
     e = json.loads((warp_run/'environment.json').read_text())
-    assert e['seed'] == 5 and e['device'] == 'cpu' and set(e['git']) == {'commit', 'uncommitted'}
+    assert e['seed'] == 5 and e['device'] == 'cpu' and e['threads'] > 0 and e['convolutions'] and set(e['git']) == {'commit', 'uncommitted'}
     assert all(e['packages'][p] for p in ('torch', 'fastai', 'numpy', 'papermill'))
     assert {'last.pt', 'best.pt'} <= {p.name for p in (warp_run/'checkpoints').iterdir()}
 

@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'Case', 'part', 'find_cases', 'wait', 'in_turns', 'differenc
            'work', 'device_rates', 'measure', 'line', 'bench']
 
 # %% ../../nbs/benchmarks/81_bench.ipynb #236b0fac
-import itertools, json, platform, subprocess, sys, time
+import itertools, json, subprocess, sys, time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..experiment import write_json
+from ..experiment import processor, write_json
 from ..memory import give_back
 from ..safe import OptionError
 
@@ -186,7 +186,7 @@ def measure(
 
 def _device_name(device):
     if torch.device(device).type == 'cuda': return torch.cuda.get_device_name(device)
-    return f'{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}'
+    return f'{torch.get_num_threads()} threads of {processor()}'
 
 # %% ../../nbs/benchmarks/81_bench.ipynb #88c12346
 def line(
