@@ -146,47 +146,56 @@ static long parts(double a, double b, double c, long kbs, int threads)
     return best;
 }
 
+/* u (36 C width) = `width` filters from number kb on, transformed */
+static void take_filters(float *u, from w, long kb, long width, long C, long K)
+{
+    for (long c = 0; c < C; c++) for (long k = 0; k < width; k += VL) {
+        vec g[9], s[18], o[36];
+        for (int i = 0; i < 9; i++) g[i] = load_n(w + (i*C + c)*K + kb+k, K-kb-k);
+        for (int j = 0; j < 3; j++) G(s+j, 3, g+j, 3);
+        for (int i = 0; i < 6; i++) G(o+6*i, 1, s+3*i, 1);
+        for (int i = 0; i < 36; i++) store(u + (i*C + c)*width + k, o[i]);
+    }
+}
+/* 4x4 pixels of y at tile t, `width` channels from kb on, from 36 products that lie ldm apart; bias is added */
+static void give_tile(float *y, from m, long ldm, from bias, long t, long kb, long width, long H, long W, long K)
+{
+    long th = (H+3)/4, tw = (W+3)/4, y0 = t/tw%th*4, x0 = t%tw*4;
+    float *to = y + ((t/(th*tw)*H + y0)*W + x0)*K + kb;
+    for (long k = 0; k < width; k += VL) {
+        vec o[36], s[24], z[16], plus = bias ? load_n(bias + kb+k, K-kb-k) : (vec){0};
+        for (int i = 0; i < 36; i++) o[i] = load(m + i*ldm + k);
+        for (int j = 0; j < 6; j++) At(s+j, 6, o+j, 6);
+        for (int i = 0; i < 4; i++) At(z+4*i, 1, s+6*i, 1);
+        for (int i = 0; i < 4 && y0+i < H; i++) for (int j = 0; j < 4 && x0+j < W; j++)
+            store_n(to + (i*W + j)*K + k, z[4*i+j] + plus, K-kb-k);
+    }
+}
 /* y (N H W K) = 3x3 convolution of x (N H W C) with w (3 3 C K), padding 1, plus bias (K) or nothing; 0 when all went well */
 int forward(float *y, from x, from w, from bias, long N, long H, long W, long C, long K, int threads)
 {
     long th = (H+3)/4, tw = (W+3)/4, T = N*th*tw, Cp = up(C, VL), Kp = up(K, VL), kbs = (Kp + KB-1)/KB, R = least(24, up(T, MR));
     while (R > MR && R*Cp*36*4 > 700000) R -= MR;
-    long F = parts((double)T/threads, K, 0, kbs, threads), S = threads/F;
-    size_t nu = 36*C*((kbs + F-1)/F)*KB, own = nu + 36*R*(Cp + KB);
+    long F = parts((double)T/threads, K, 0, kbs, threads), S = threads/F, groups = (kbs + F-1)/F, portions = ((T + S-1)/S + R-1)/R;
+    int keep_tiles = portions*R*Cp < groups*KB*C; /* else the filters */
+    size_t nu = 36*C*KB*(keep_tiles ? 1 : groups), nv = 36*R*Cp, own = nu + nv*(keep_tiles ? portions : 1) + 36*R*KB;
     float *memory = reserve(threads*own + Cp), *zeros = memory + threads*own;
     if (!memory) return 1;
     memset(zeros, 0, Cp*4);
     #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int job = 0; job < threads; job++) {
         long q0 = kbs*(job%F)/F, q1 = kbs*(job%F + 1)/F, t0 = T*(job/F)/S, t1 = T*(job/F + 1)/S; /* its groups of filters, its tiles */
-        float *u = memory + job*own, *v = u + nu, *m = v + 36*R*Cp;
-        for (long q = q0; q < q1; q++) {
-            long kb = q*KB, width = least(KB, Kp-kb);
-            for (long c = 0; c < C; c++) for (long k = 0; k < width; k += VL) {
-                vec g[9], s[18], o[36];
-                for (int i = 0; i < 9; i++) g[i] = load_n(w + (i*C + c)*K + kb+k, K-kb-k);
-                for (int j = 0; j < 3; j++) G(s+j, 3, g+j, 3);
-                for (int i = 0; i < 6; i++) G(o+6*i, 1, s+3*i, 1);
-                for (int i = 0; i < 36; i++) store(u + 36*C*KB*(q-q0) + (i*C + c)*width + k, o[i]);
-            }
-        }
-        for (long n; t0 < t1; t0 += n) {
-            n = least(R, t1-t0);
-            for (long r = 0; r < n; r++) take_tile(v + r*Cp, R*Cp, x, zeros, t0+r, H, W, C);
-            for (long q = q0; q < q1; q++) {
-                long kb = q*KB, width = least(KB, Kp-kb);
-                for (int i = 0; i < 36; i++) forward_product(m + i*R*width, v + i*R*Cp, Cp, u + 36*C*KB*(q-q0) + i*C*width, n, C, width/VL);
-                for (long r = 0; r < n; r++) {
-                    long t = t0+r, y0 = t/tw%th*4, x0 = t%tw*4;
-                    float *to = y + ((t/(th*tw)*H + y0)*W + x0)*K + kb;
-                    for (long k = 0; k < width; k += VL) {
-                        vec o[36], s[24], z[16], plus = bias ? load_n(bias + kb+k, K-kb-k) : (vec){0};
-                        for (int i = 0; i < 36; i++) o[i] = load(m + (i*R + r)*width + k);
-                        for (int j = 0; j < 6; j++) At(s+j, 6, o+j, 6);
-                        for (int i = 0; i < 4; i++) At(z+4*i, 1, s+6*i, 1);
-                        for (int i = 0; i < 4 && y0+i < H; i++) for (int j = 0; j < 4 && x0+j < W; j++)
-                            store_n(to + (i*W + j)*K + k, z[4*i+j] + plus, K-kb-k);
-                    }
+        float *u = memory + job*own, *v = u + nu, *m = memory + (job+1)*own - 36*R*KB;
+        for (long qa = q0, qb; qa < q1; qa = qb) {
+            qb = keep_tiles ? qa+1 : q1;
+            for (long q = qa; q < qb; q++) take_filters(u + 36*C*KB*(q-qa), w, q*KB, least(KB, Kp - q*KB), C, K);
+            for (long t = t0, n, p = 0; t < t1; t += n, p += keep_tiles) {
+                n = least(R, t1-t);
+                if (qa == q0) for (long r = 0; r < n; r++) take_tile(v + p*nv + r*Cp, R*Cp, x, zeros, t+r, H, W, C);
+                for (long q = qa; q < qb; q++) {
+                    long kb = q*KB, width = least(KB, Kp-kb);
+                    for (int i = 0; i < 36; i++) forward_product(m + i*R*width, v + p*nv + i*R*Cp, Cp, u + 36*C*KB*(q-qa) + i*C*width, n, C, width/VL);
+                    for (long r = 0; r < n; r++) give_tile(y, m + r*width, R*width, bias, t+r, kb, width, H, W, K);
                 }
             }
         }
