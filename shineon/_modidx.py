@@ -160,6 +160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'shineon.cli.compare': { 'shineon.cli.compare._contents': ('cli/compare.html#_contents', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare._error': ('cli/compare.html#_error', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare._notebook': ('cli/compare.html#_notebook', 'shineon/cli/compare.py'),
+                                     'shineon.cli.compare._numbers': ('cli/compare.html#_numbers', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare._plain': ('cli/compare.html#_plain', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare.checkpoint_step': ('cli/compare.html#checkpoint_step', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare.differing': ('cli/compare.html#differing', 'shineon/cli/compare.py'),

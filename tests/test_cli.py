@@ -1,5 +1,5 @@
 "The command line: the description's two commands, what a run leaves, options"
-import json, os, re, shutil
+import json, os, re, shutil, subprocess, sys
 
 import pytest, yaml
 from conftest import sams_command, short, small, unet_command, warp_command, words
@@ -167,3 +167,12 @@ def test_names_of_commands(capsys):
     for command in ('sample', 'demo'):
         with pytest.raises(SystemExit) as e: main([command, '--help'])
         assert e.value.code == 0 and '--seed' in capsys.readouterr().out
+
+@pytest.mark.parametrize('read', [0, 20])
+def test_nobody_reads_on(read, tmp_path):
+    "`shineon ... | head` ends without a word"
+    (tmp_path/'experiments'/'run').mkdir(parents=True)
+    (tmp_path/'experiments'/'run'/'params.yaml').write_text(f'note: {"x"*200_000}')
+    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', 'runs', '--json'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+        p.stdout.read(read); p.stdout.close()
+        assert (p.stderr.read(), p.wait()) == (b'', 141)

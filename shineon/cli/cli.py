@@ -214,7 +214,7 @@ def _parser(notebook=None, values={}):
 # %% ../../nbs/cli/71_cli.ipynb #b0f38de0
 def main(
     argv:list[str]|None=None, # arguments; those of the process when not given
-) -> int: # exit status: 0, 2 for an error the user can put right, 130 after Ctrl-C, 143 after SIGTERM, 1 for any other
+) -> int: # exit status: 0, 2 for an error the user can put right, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads on, 1 for any other
     "The command `shineon`"
     argv = sys.argv[1:] if argv is None else argv
     try:
@@ -223,9 +223,13 @@ def main(
         if unknown and getattr(args, 'notebook', None) and unknown[0].startswith('--'): raise no_option(args.notebook, _long.get(name := unknown[0].partition('=')[0], name[2:]))
         if unknown: parser.error(f'unrecognized arguments: {" ".join(unknown)}')
         args.run(args)
+        sys.stdout.flush()
         return 0
     except Stopped as e: print(f'shineon: {e}', file=sys.stderr); return 128 + e.number
     except ShineOnError as e: print(f'shineon: {e}', file=sys.stderr); return 2
+    except BrokenPipeError: # whoever reads this, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # nor does Python flush the rest into it at the end
+        return 128 + signal.SIGPIPE
     except (RuntimeError, OSError) as e: print(f'shineon: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print('shineon: stopped', file=sys.stderr); return 130
 

@@ -92,15 +92,20 @@ def differing(
         for k,v in r['options'].items(): seen.setdefault((r['notebook'], k), set()).add(json.dumps(v, default=str))
     return list(dict.fromkeys(k for (_,k),values in seen.items() if len(values) > 1 and k not in _places))
 
+def _numbers(values): # name -> number; those within are called `OUTER INNER`
+    flat = {}
+    for k,v in values.items():
+        if isinstance(v, dict): flat |= {f'{k} {n}': x for n,x in _numbers(v).items()}
+        elif isinstance(v, (int, float)) and not isinstance(v, bool): flat[k] = v
+    return flat
+
 def figures(
     metrics:dict, # of a run
 ) -> dict: # figure by name
-    "The numbers among a run's metrics; those within are called `OUTER INNER`"
-    flat = {}
-    for k,v in metrics.items():
-        if isinstance(v, dict): flat |= {f'{k} {n}': x for n,x in figures(v).items()}
-        elif isinstance(v, (int, float)) and not isinstance(v, bool): flat[k] = v
-    return flat
+    "The numbers that a run ends with: of its `summary` and its `table`, if it has one, and those beside them"
+    tables = [v for k in ('summary', 'table') if isinstance(v := metrics.get(k), dict)]
+    beside = {k: v for k,v in metrics.items() if not isinstance(v, dict)}
+    return {k: v for part in (*tables, beside) for k,v in _numbers(part).items()}
 
 # %% ../../nbs/cli/73_compare.ipynb #048f722e
 def runs_table(
