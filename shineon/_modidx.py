@@ -162,6 +162,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'shineon.cli.compare._notebook': ('cli/compare.html#_notebook', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare._numbers': ('cli/compare.html#_numbers', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare._plain': ('cli/compare.html#_plain', 'shineon/cli/compare.py'),
+                                     'shineon.cli.compare._text': ('cli/compare.html#_text', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare.checkpoint_step': ('cli/compare.html#checkpoint_step', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare.differing': ('cli/compare.html#differing', 'shineon/cli/compare.py'),
                                      'shineon.cli.compare.figures': ('cli/compare.html#figures', 'shineon/cli/compare.py'),

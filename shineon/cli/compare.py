@@ -133,6 +133,12 @@ def _plain(v): # what JSON can hold
     if isinstance(v, (list, tuple)): return [_plain(x) for x in v]
     return None if isinstance(v, float) and not math.isfinite(v) else v if isinstance(v, (str, int, float, type(None))) else str(v)
 
+def _text(table): # without columns that say nothing
+    shown = table.astype(object).where(table.notna(), '')
+    shown = shown[[c for c in shown if any(v != '' for v in shown[c])]]
+    number = lambda v: f'{v:.4g}' if isinstance(v, float) and v != int(v) else f'{v:.0f}' if isinstance(v, float) else str(v)
+    return shown.map(number).rename_axis(None).to_string(line_width=shutil.get_terminal_size((160, 24)).columns)
+
 def print_runs(
     experiments_dir:str|Path='experiments', # where runs lie
     names:list[str]=(), # only these
@@ -148,10 +154,7 @@ def print_runs(
         return print(json.dumps([_plain(runs[n]) for n in table.index if n in runs], indent=1, ensure_ascii=False, allow_nan=False))
     if not len(table): return print(f'no runs in {experiments_dir}')
     table['started'] = [str(s or '')[:16].replace('T', ' ') for s in table['started']]
-    shown = table.astype(object).where(table.notna(), '')
-    shown = shown[[c for c in shown if any(v != '' for v in shown[c])]]
-    number = lambda v: f'{v:.4g}' if isinstance(v, float) and v != int(v) else f'{v:.0f}' if isinstance(v, float) else str(v)
-    print(shown.map(number).rename_axis(None).to_string(line_width=shutil.get_terminal_size((160, 24)).columns))
+    print(*(_text(runs) for _,runs in table.groupby('notebook', sort=False, dropna=False)), sep='\n\n')
 
 # %% ../../nbs/cli/73_compare.ipynb #bcd3c856
 def rerun_options(
