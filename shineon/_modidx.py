@@ -152,6 +152,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'shineon.cli.cli._runs': ('cli/cli.html#_runs', 'shineon/cli/cli.py'),
                                  'shineon.cli.cli._sample': ('cli/cli.html#_sample', 'shineon/cli/cli.py'),
                                  'shineon.cli.cli._sweep': ('cli/cli.html#_sweep', 'shineon/cli/cli.py'),
+                                 'shineon.cli.cli._unread': ('cli/cli.html#_unread', 'shineon/cli/cli.py'),
                                  'shineon.cli.cli.add_option': ('cli/cli.html#add_option', 'shineon/cli/cli.py'),
                                  'shineon.cli.cli.add_options': ('cli/cli.html#add_options', 'shineon/cli/cli.py'),
                                  'shineon.cli.cli.main': ('cli/cli.html#main', 'shineon/cli/cli.py'),

@@ -176,3 +176,8 @@ def test_nobody_reads_on(read, tmp_path):
     with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', 'runs', '--json'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
         p.stdout.read(read); p.stdout.close()
         assert (p.stderr.read(), p.wait()) == (b'', 141)
+
+def test_other_broken_pipes_are_told(monkeypatch, capfd):
+    def broken(*args): raise BrokenPipeError(32, 'Broken pipe')
+    monkeypatch.setattr('shineon.cli.cli.print_runs', broken)
+    assert main(['runs']) == 1 and capfd.readouterr().err == 'shineon: [Errno 32] Broken pipe\n'

@@ -6,7 +6,7 @@
 __all__ = ['number', 'add_option', 'add_options', 'run', 'main']
 
 # %% ../../nbs/cli/71_cli.ipynb #a593aa20
-import argparse, logging, os, signal, sys, tempfile, threading, time
+import argparse, logging, os, select, signal, sys, tempfile, threading, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,6 +212,11 @@ def _parser(notebook=None, values={}):
     return p
 
 # %% ../../nbs/cli/71_cli.ipynb #b0f38de0
+def _unread(): # has whoever reads what is printed here, such as head, enough?
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _,event in poll.poll(0))
+
 def main(
     argv:list[str]|None=None, # arguments; those of the process when not given
 ) -> int: # exit status: 0, 2 for an error the user can put right, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads on, 1 for any other
@@ -227,10 +232,11 @@ def main(
         return 0
     except Stopped as e: print(f'shineon: {e}', file=sys.stderr); return 128 + e.number
     except ShineOnError as e: print(f'shineon: {e}', file=sys.stderr); return 2
-    except BrokenPipeError: # whoever reads this, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # nor does Python flush the rest into it at the end
-        return 128 + signal.SIGPIPE
-    except (RuntimeError, OSError) as e: print(f'shineon: {e}', file=sys.stderr); return 1
+    except (RuntimeError, OSError) as e:
+        if isinstance(e, BrokenPipeError) and _unread():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # nor does Python flush the rest into it at the end
+            return 128 + signal.SIGPIPE
+        print(f'shineon: {e}', file=sys.stderr); return 1
     except KeyboardInterrupt: print('shineon: stopped', file=sys.stderr); return 130
 
 # %% ../../nbs/cli/71_cli.ipynb #ecdaf678

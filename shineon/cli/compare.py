@@ -136,7 +136,7 @@ def _plain(v): # what JSON can hold
 def _text(table): # without columns that say nothing
     shown = table.astype(object).where(table.notna(), '')
     shown = shown[[c for c in shown if any(v != '' for v in shown[c])]]
-    number = lambda v: f'{v:.4g}' if isinstance(v, float) and v != int(v) else f'{v:.0f}' if isinstance(v, float) else str(v)
+    number = lambda v: (f'{v:.0f}' if v.is_integer() else f'{v:.4g}') if isinstance(v, float) else str(v)
     return shown.map(number).rename_axis(None).to_string(line_width=shutil.get_terminal_size((160, 24)).columns)
 
 def print_runs(
