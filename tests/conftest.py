@@ -1,11 +1,12 @@
 "What the tests share: a small sample set, a trained warp and try-on network, ways to call the command line"
-import json, os, shlex, shutil, subprocess, sys, types
+import json, os, shlex, shutil, signal, subprocess, sys, types
 from pathlib import Path
 
 import pytest
 import shineon # before fastai and torchvision
 
 repo = Path(__file__).resolve().parent.parent
+signal.signal(signal.SIGINT, signal.default_int_handler) # tests in the background of a script ignore Ctrl-C, and so would what they start
 small = '--fine_height 128 --fine_width 64 --ngf 4 --batch_size 4 --workers 0 --val_fraction 0.34 --val_check_interval 1.0 --seed 5 --gpu_ids -1'.split()
 short = '--keep_epochs 1 --decay_epochs 1 --display_count 1'.split()
 

@@ -194,8 +194,7 @@ params = yaml.safe_load(Path(sys.argv[1]).read_text())
 folder, start = Path('experiments')/params['name'], time.time()
 open_run(folder, {o.name: o.default for o in read_options(run_notebook('train_warp'))} | params)
 with open('log', 'a') as f: f.write(f"{params['name']} {params.get('checkpoint', '')}\\n")
-try: time.sleep(params.get('save_count', 0)) # stands for work, in seconds
-except KeyboardInterrupt: sys.exit(130)
+time.sleep(params.get('save_count', 0)) # stands for work, in seconds
 if params['lr'] < 0: sys.exit('shineon: lr is -1')
 write_json(folder/'metrics.json', dict(valid_loss=params['lr'], start=start, end=time.time()))
 '''

@@ -120,9 +120,9 @@ def _outcome(process, folder): # state and a word on it
     last = (folder/'output.txt').read_text(encoding='utf8', errors='replace').strip().splitlines()[-1:] or ['']
     return 'failed', f'{last[0].removeprefix("shineon: ")[:300]} (status {process.returncode}, {folder/"output.txt"})'
 
-def _stop(going): # pass Ctrl-C on, once, and wait; the second time kill
+def _stop(going): # runs save and leave; after a second Ctrl-C they are killed
     try:
-        for p,_ in going.values(): p.send_signal(signal.SIGINT)
+        for p,_ in going.values(): p.terminate() # in the background of a script they would ignore Ctrl-C
         for p,_ in going.values(): p.wait()
     except KeyboardInterrupt:
         for p,_ in going.values(): p.kill(); p.wait()
