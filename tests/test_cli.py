@@ -181,3 +181,9 @@ def test_other_broken_pipes_are_told(monkeypatch, capfd):
     def broken(*args): raise BrokenPipeError(32, 'Broken pipe')
     monkeypatch.setattr('shineon.cli.cli.print_runs', broken)
     assert main(['runs']) == 1 and capfd.readouterr().err == 'shineon: [Errno 32] Broken pipe\n'
+
+def test_beside_a_clone_called_shineon(tmp_path):
+    "The package is found from a folder in which a folder of its name lies"
+    (tmp_path/'shineon').mkdir()
+    r = subprocess.run([sys.executable, '-c', 'import shineon, torchvision; print(shineon.__file__)'], cwd=tmp_path, capture_output=True, text=True)
+    assert r.returncode == 0 and r.stdout.strip().endswith('__init__.py'), r.stderr
