@@ -90,7 +90,7 @@ def test_help_lists_presets(capsys, monkeypatch):
 def test_presets_travel_with_the_package(tmp_path):
     files = [p.name for p in (repo/'experiments'/'presets').glob('*.yaml')]
     assert {f'{n}{s}.yaml' for n in ('warp', 'unet', 'sams') for s in ('', '_cpu')} <= set(files)
-    source = shutil.copytree(repo, tmp_path/'source', ignore=lambda d, names: [n for n in names if n in ('.git', '.venv', 'tests', 'data', 'demo', 'images', 'shineon.egg-info', 'build', 'dist')])
+    source = shutil.copytree(repo, tmp_path/'source', ignore=lambda d, names: [n for n in names if d == str(repo) and n in ('.git', '.venv', 'tests', 'data', 'demo', 'images', 'shineon.egg-info', 'build', 'dist')])
     r = subprocess.run([sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(tmp_path/'lib')], cwd=source, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     assert sorted(p.name for p in (tmp_path/'lib'/'shineon'/'presets').iterdir()) == sorted(files)
