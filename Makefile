@@ -30,7 +30,7 @@ test: venv ## notebook tests and pytest
 lab: venv ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab nbs
 
-notebooks: venv ## execute notebooks in place (NB=nbs/models/22_warp.ipynb for one), then clean and export
+notebooks: venv ## execute notebooks in place (NB=nbs/models/32_warp.ipynb for one), then clean and export
 	for n in `$(BIN)/python -c "import sys; from pathlib import Path; p = Path('$(NB)'); print(*(sorted(p.rglob('*.ipynb')) if p.is_dir() else [p]))"`; do \
 	  $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --ExecutePreprocessor.store_widget_state=False --inplace $$n || exit 1; done
 	$(MAKE) check

@@ -1,7 +1,7 @@
 "ShineOn: a workbench for video virtual try-on"
 from importlib.metadata import PackageNotFoundError, version
 
-from .compat import enable_torchvision
+from .core.compat import enable_torchvision
 
 try: __version__ = version('shineon')
 except PackageNotFoundError: __version__ = 'unknown'  # a copy of the sources that was never installed

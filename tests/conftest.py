@@ -13,7 +13,7 @@ short = '--keep_epochs 1 --decay_epochs 1 --display_count 1'.split()
 @pytest.fixture(scope='session')
 def vvt(tmp_path_factory):
     "A sample set: three training videos and two test videos of four frames, 128 x 64"
-    from shineon.data.sample import make_sample
+    from shineon.sample.dataset import make_sample
     return make_sample(tmp_path_factory.mktemp('data')/'vvt', n_train=3, n_test=2, n_frames=4, height=128, width=64, seed=1)
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def shineon_command():
     "Run the command line in a process of its own: `status`, `out`, `err`"
     def run(*args, cwd, **env):
         env = {k: v for k,v in os.environ.items() if k != 'MPLBACKEND'} | env # kernels choose how to draw into notebooks
-        p = subprocess.run([sys.executable, '-m', 'shineon.cli.cli', *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, env=env)
+        p = subprocess.run([sys.executable, '-m', 'shineon.cli.main', *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, env=env)
         return types.SimpleNamespace(status=p.returncode, out=p.stdout, err=p.stderr)
     return run
 

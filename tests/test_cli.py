@@ -3,8 +3,8 @@ import json, os, re, shutil, subprocess, sys
 
 import pytest, yaml
 from conftest import sams_command, short, small, unet_command, warp_command, words
-from shineon.cli.cli import main
-from shineon.cli.runs import read_options, run_notebook
+from shineon.cli.main import main
+from shineon.cli.notebooks import read_options, run_notebook
 
 def defaults(notebook): return {o.name: o.default for o in read_options(run_notebook(notebook))}
 
@@ -127,7 +127,7 @@ def test_unknown_model(capsys):
 def test_synonyms(model, notebook, batch, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr('shineon.cli.cli.execute', lambda name, params, folder: asked.append((name, params, folder)))
+    monkeypatch.setattr('shineon.cli.main.execute', lambda name, params, folder: asked.append((name, params, folder)))
     assert main(['train', '--model', model, '--name', 'x', batch, '3']) == 0
     name, params, folder = asked[0]
     assert (name, str(folder)) == (notebook, 'experiments/x')
@@ -136,7 +136,7 @@ def test_synonyms(model, notebook, batch, monkeypatch, tmp_path):
 def test_flags_can_be_taken_back(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr('shineon.cli.cli.execute', lambda name, params, folder: asked.append(params))
+    monkeypatch.setattr('shineon.cli.main.execute', lambda name, params, folder: asked.append(params))
     for more in ([], ['--self_attn', '--no_shuffle'], ['--self_attn', '--no_self_attn', '--no_shuffle', '--shuffle']): main(['train', '--model', 'unet', *more])
     assert [(p['self_attn'], p['no_shuffle']) for p in asked] == [(False, False), (True, True), (False, False)]
     assert all(p['name'].startswith('train_unet_') for p in asked) # a name with the time
@@ -145,7 +145,7 @@ def test_flags_can_be_taken_back(monkeypatch, tmp_path):
 def test_shares_and_numbers(value, type_, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr('shineon.cli.cli.execute', lambda name, params, folder: asked.append(params))
+    monkeypatch.setattr('shineon.cli.main.execute', lambda name, params, folder: asked.append(params))
     main(['train', '--model', 'warp', '--val_check_interval', value])
     assert type(asked[0]['val_check_interval']) is type_
 
@@ -173,13 +173,13 @@ def test_nobody_reads_on(read, tmp_path):
     "`shineon ... | head` ends without a word"
     (tmp_path/'experiments'/'run').mkdir(parents=True)
     (tmp_path/'experiments'/'run'/'params.yaml').write_text(f'note: {"x"*200_000}')
-    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', 'runs', '--json'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', 'runs', '--json'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
         p.stdout.read(read); p.stdout.close()
         assert (p.stderr.read(), p.wait()) == (b'', 141)
 
 def test_other_broken_pipes_are_told(monkeypatch, capfd):
     def broken(*args): raise BrokenPipeError(32, 'Broken pipe')
-    monkeypatch.setattr('shineon.cli.cli.print_runs', broken)
+    monkeypatch.setattr('shineon.cli.main.print_runs', broken)
     assert main(['runs']) == 1 and capfd.readouterr().err == 'shineon: [Errno 32] Broken pipe\n'
 
 def test_beside_a_clone_called_shineon(tmp_path):

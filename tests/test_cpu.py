@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest, shineon, torch, torch.nn.functional as F
 from shineon.benchmarks.plain import random_clip
-from shineon.models.cpu import Conv2d, conv2d, winograd_state
+from shineon.kernels.winograd import Conv2d, conv2d, winograd_state
 from shineon.models.unetmask import UNetMask
 
 winograd = pytest.mark.skipif(not winograd_state().startswith('Winograd'), reason=winograd_state())
 compare = '''
 import shineon, torch, torch.nn.functional as F
-from shineon.models.cpu import conv2d, winograd_state
+from shineon.kernels.winograd import conv2d, winograd_state
 torch.manual_seed(0)
 x,w = torch.randn(2, 40, 33, 21).requires_grad_(), torch.randn(70, 40, 3, 3).requires_grad_()
 results = [torch.autograd.grad(f(x.to(t), w.to(t), padding=1).sin().sum(), (x, w)) for f,t in ((conv2d, torch.float32), (F.conv2d, torch.float64))]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import shineon # before fastai
 import torch
-from shineon.experiment import process_number
-from shineon.safe import TrainingError
+from shineon.core.run_folder import process_number
+from shineon.core.errors import TrainingError
 
 # run by each process: `python test_distributed.py DATA OUT`
 
@@ -22,7 +22,7 @@ def one_step(name, vvt):
     from shineon.models.warp import WarpModule
     from shineon.train.frames import ProgressiveFramesCallback
     from shineon.train.gan import GANCallback, SamsLoss
-    from shineon.train.learners import seed_everything, tryon_learner
+    from shineon.train.learner import seed_everything, tryon_learner
     from shineon.train.losses import UNetMaskLoss, WarpLoss
     class Double(Callback):
         "In float64 the order of a sum does not show"
@@ -101,7 +101,7 @@ def test_nan_in_one_process(two):
 # whole runs
 
 from conftest import short, small
-from shineon.cli.cli import main
+from shineon.cli.main import main
 from test_runs import equal, train, weights
 
 both = '--gpu_ids=-1,-1'
@@ -126,7 +126,7 @@ def test_stopped_together(two_run, vvt, shineon_command, tmp_path):
     "A signal stops both after the same step; going on gives the weights of a run that was not stopped"
     args = [*train('warp', 'two', vvt, both, '--batch_size', 2, '--save_count', 1)]
     step = tmp_path/'experiments'/'two'/'checkpoints'/'step_1.pt'
-    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', *map(str, args)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', *map(str, args)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
         while p.poll() is None and not step.exists(): time.sleep(.02)
         p.send_signal(signal.SIGTERM)
         err = p.communicate(timeout=300)[1]
@@ -179,6 +179,6 @@ def test_tryon_shared(broken, warp_run, shineon_command, tmp_path):
     assert r.status == 0 and noted and all(p.stat().st_mtime_ns == t for p,t in noted.items()), r.err
     shared = json.loads((tmp_path/'experiments'/'measured'/'metrics.json').read_text())
     assert len(shared['videos']) > len(noted) and not shared['failed']
-    from shineon.evaluate.evaluation import evaluate
+    from shineon.evaluate.measure import evaluate
     alone = evaluate(results, broken, ('ssim','l1'), log=lambda *_: None)
     assert shared['summary'] == alone['summary'] and shared['videos'] == alone['videos']

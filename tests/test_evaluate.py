@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import shineon
 import numpy as np, torch, torch.nn.functional as F
-from shineon.data.represent import read_picture
-from shineon.evaluate.evaluation import evaluate, find_videos, read_frames
+from shineon.core.media import read_picture
+from shineon.evaluate.measure import evaluate, find_videos, read_frames
 from shineon.evaluate.networks import Moments, frechet_distance, load_i3d, lpips, lpips_network
 from shineon.evaluate.protocols import clip_starts, find_protocol, find_weights, presets
-from shineon.evaluate.report import compare_report, differences, read_result
-from shineon.safe import CheckpointError
-from shineon.tryon.video import write_png
+from shineon.evaluate.page import compare_report, differences, read_result
+from shineon.core.errors import CheckpointError
+from shineon.core.media import write_png
 from weights import weights_of
 
 H, W, N, V = 64, 48, 24, 3 # of a frame; frames, videos
@@ -130,11 +130,11 @@ def test_memory_is_flat(tmp_path):
 
 def test_a_long_video_needs_no_more_memory(tmp_path):
     "A whole evaluation of 400 frames in a process of its own: tensors count too, which the test above does not see"
-    from shineon.tryon.video import write_video
+    from shineon.core.media import write_video
     for n in (40, 440): write_video(tmp_path/str(n)/'v.mp4', (noisy(np.full((256,192,3), 120, np.uint8), 5, t % 7) for t in range(n)), 25)
     out = subprocess.run([sys.executable, "-c", """
 import resource, shineon
-from shineon.evaluate.evaluation import evaluate
+from shineon.evaluate.measure import evaluate
 def peak(n): evaluate(str(n), str(n), ('l1','flicker'), log=lambda *_: None, workers=0); return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024
 few = peak(40)
 print(peak(440) - few)"""], cwd=tmp_path, capture_output=True, text=True)
@@ -258,7 +258,7 @@ def test_evaluate_command(vvt, tryons, tmp_path, shineon_command):
     assert {'summary.csv','summary.md','summary.tex','frames.csv'} <= {p.name for p in (tmp_path/'experiments'/'e'/'tables').iterdir()}
 
 def test_mistakes_are_one_line(vvt, tryons, tmp_path, in_process, capsys, monkeypatch):
-    from shineon.cli.cli import main
+    from shineon.cli.main import main
     monkeypatch.chdir(tmp_path)
     for args,part in (([str(tryons)], 'results and truth are both needed'), ([str(tryons), '--truth', 'nowhere'], 'no such folder'),
                       ([str(tryons), '--truth', str(vvt), '--metrics', 'beauty'], 'no metric is called beauty'), ([str(tryons), '--truth', str(vvt), '--protocol', 'best'], 'no protocol is called')):
@@ -285,7 +285,7 @@ def test_compare_without_true_frames(home, tmp_path):
     assert 'ssim not computed: no true frames in these garments' in text and text.count('<video') == 1 and set(named['blur3']['summary']) == {'warping_error','flicker'}
 
 def test_compare_video_files(home, tmp_path):
-    from shineon.tryon.video import video_info, write_video
+    from shineon.core.media import video_info, write_video
     for f in ('truth','blur3','noise20'):
         for k in range(2): write_video(tmp_path/f/f'video #{k}.mp4', read_frames(find_videos(home/f)[f'video{k}']), 12)
     folders = {f: tmp_path/f for f in ('blur3','noise20')}
@@ -295,7 +295,7 @@ def test_compare_video_files(home, tmp_path):
     assert named['noise20']['summary']['ssim'] < named['blur3']['summary']['ssim'] < 1
 
 def test_compare_command(home, tmp_path, in_process, capsys, monkeypatch):
-    from shineon.cli.cli import main
+    from shineon.cli.main import main
     monkeypatch.chdir(tmp_path)
     args = ['compare', str(home/'blur3'), str(home/'noise20'), '--truth', str(home/'truth'), '--labels', 'soft', 'noisy', '--metrics', 'ssim', 'l1', '--report_dir', 'page', '--name', 'c', '--gpu_ids', '-1',
             '--n_videos', '1', '--n_cases', '1', '--workers', '0']

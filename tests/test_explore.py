@@ -7,15 +7,15 @@ import shineon
 from conftest import repo
 from PIL import Image
 from shineon.data.layouts import vvt_videos
-from shineon.data.represent import to_uint8
+from shineon.core.ops import to_uint8
 from shineon.explore.attention import attention_picture
-from shineon.explore.widgets import AttentionExplorer
+from shineon.explore.attention_explorer import AttentionExplorer
 from shineon.models.files import load_model, save_model
 from shineon.models.layers import attention_maps
 from shineon.models.sams import SamsGenerator
 from shineon.models.unetmask import UNetMask
 from shineon.models.warp import WarpModule
-from shineon.safe import CheckpointError, DataError, OptionError
+from shineon.core.errors import CheckpointError, DataError, OptionError
 
 networks = dict(unet=lambda: UNetMask(ngf=4, self_attn=True, init_type='kaiming'),
                 unet_flow=lambda: UNetMask(ngf=4, n_frames_total=2, self_attn=True, flow_warp=True, init_type='kaiming'),
@@ -83,7 +83,7 @@ def test_another_garment(vvt, checkpoints):
 
 def test_memory_is_bounded(vvt, checkpoints):
     from shineon.explore.attention import VideoAttention
-    from shineon.tryon.tryon import tryon_reader
+    from shineon.tryon.dress import tryon_reader
     model, video = load_model(checkpoints/'sams.pt'), vvt_videos(vvt, 'test')[0]
     video.frames = video.frames*3 # twelve
     reader = tryon_reader(model, fine_height=64, fine_width=32, image_scale=.5)

@@ -2,7 +2,7 @@
 import shineon
 import pytest, torch
 
-from shineon.cli.cli import main
+from shineon.cli.main import main
 from shineon.models.files import load_model, save_model
 from shineon.models.unetmask import UNetMask
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from conftest import short, small
-from shineon.cli.cli import main
+from shineon.cli.main import main
 
 def train(model, root, *more): return ['train', '--model', model, '--name', 'faulty', '--vvt_dataroot', str(root), *small, *short, *map(str, more)]
 
@@ -39,7 +39,7 @@ def resized(path):
 def rewrite(text): return lambda path: path.write_text(text)
 
 def other_flow(path):
-    from shineon.data.represent import write_flo
+    from shineon.core.media import write_flo
     write_flo(path, np.zeros((64,32,2)))
 
 damages = { # where in the data set; what happens to the first such file; what the message says besides its name

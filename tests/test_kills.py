@@ -5,7 +5,7 @@ import pytest
 from shineon.models.files import read_checkpoint
 from test_runs import equal, train, weights
 
-command = [sys.executable, '-m', 'shineon.cli.cli']
+command = [sys.executable, '-m', 'shineon.cli.main']
 long_run = ['--keep_epochs', 20, '--decay_epochs', 20, '--batch_size', 2, '--val_check_interval', .5, '--save_count', 7, '--keep', 2]
 
 def going_on(name, vvt, tmp_path, kills, seed):

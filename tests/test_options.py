@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest, torch
 from torch import nn
-from shineon.cli.runs import read_options, run_notebook
-from shineon.experiment import open_run
-from shineon.safe import ShineOnError
+from shineon.cli.notebooks import read_options, run_notebook
+from shineon.core.run_folder import open_run
+from shineon.core.errors import ShineOnError
 from shineon.train.board import result_rows
 
 class Enough(Exception): "All is set up; what comes now takes long"
@@ -252,10 +252,10 @@ table = dict(name='', experiments_dir='experiments', gpu_ids='0', workers=4, pre
 @pytest.mark.parametrize('notebook', cases)
 def test_options_of_the_reference(notebook, monkeypatch, tmp_path, capsys):
     "Each is taken, with its default, or refused in one line with the reason"
-    from shineon.cli.cli import main
+    from shineon.cli.main import main
     asked = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('shineon.cli.cli.execute', lambda name, params, folder: asked.append(params))
+    monkeypatch.setattr('shineon.cli.main.execute', lambda name, params, folder: asked.append(params))
     command = ['tryon'] if notebook == 'tryon' else ['train', '--model', notebook[6:]]
     synonyms = dict(no_self_attn='self_attn', ngf_base='ngf_power_base')
     options = {o.name: o for o in read_options(run_notebook(notebook))}

@@ -3,7 +3,7 @@ import ast, importlib.util, json, subprocess, sys
 
 import pytest
 from conftest import repo
-from shineon.cli.runs import read_options, run_notebook
+from shineon.cli.notebooks import read_options, run_notebook
 
 modules = sorted(p for p in (repo/'shineon').rglob('*.py') if p.name not in ('__init__.py', '_modidx.py'))
 dotted = lambda p: '.'.join(p.relative_to(repo).with_suffix('').parts)
@@ -12,7 +12,7 @@ runs = ['train_warp', 'train_unet', 'train_sams', 'tryon', 'evaluate', 'compare'
 def python(code): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
 
 def test_import_is_light():
-    r = python("import sys, shineon, shineon.cli.cli; print([m for m in ('torch', 'torchvision', 'fastai', 'papermill', 'matplotlib') if m in sys.modules], shineon.__version__)")
+    r = python("import sys, shineon, shineon.cli.main; print([m for m in ('torch', 'torchvision', 'fastai', 'papermill', 'matplotlib') if m in sys.modules], shineon.__version__)")
     assert r.returncode == 0 and r.stderr == '' and r.stdout.startswith('[] '), r.stderr
 
 def test_torchvision_after_shineon():
@@ -30,11 +30,18 @@ def test_modules_come_from_notebooks(path):
     for name in module.__all__:
         if callable(o := getattr(module, name)) and getattr(o, '__module__', '') == dotted(path): assert o.__doc__, name
 
-rooms = {'': [''], 'data': ['', 'data'], 'models': ['', 'models', 'data.labels'], 'train': ['', 'train', 'models', 'data'], 'tryon': ['', 'tryon', 'models', 'data'],
-         'evaluate': ['', 'evaluate', 'data', 'models.layers', 'tryon.video'],
-         'explore': ['', 'explore', 'data', 'models', 'train', 'tryon', 'evaluate'],
-         'benchmarks': ['', 'benchmarks', 'data', 'models', 'train', 'tryon'],
-         'cli': ['', 'cli', 'benchmarks.bench', 'data.labels', 'data.sample', 'evaluate.report', 'models.files', 'models.export']} # which room may know which
+# which room may know which: rooms and single modules
+rooms = {'core': ['core'],
+         'data': ['core', 'data'],
+         'sample': ['core', 'data', 'sample'],
+         'kernels': ['core', 'kernels'],
+         'models': ['core', 'models', 'data.labels'],
+         'train': ['core', 'data', 'models', 'kernels', 'train'],
+         'tryon': ['core', 'data', 'models', 'kernels', 'tryon'],
+         'evaluate': ['core', 'data.layouts', 'evaluate'],
+         'explore': ['core', 'data', 'sample', 'models', 'train', 'tryon', 'evaluate', 'explore'],
+         'benchmarks': ['core', 'data', 'sample', 'models', 'kernels', 'train', 'tryon', 'benchmarks'],
+         'cli': ['core', 'cli', 'benchmarks.bench', 'sample.dataset', 'evaluate.page', 'models.networks', 'models.export']}
 
 @pytest.mark.parametrize('path', modules, ids=dotted)
 def test_nothing_imports_upwards(path):
@@ -95,7 +102,7 @@ def test_defaults_of_functions():
     from shineon.models.warp import WarpModule
     from shineon.train.frames import ProgressiveFramesCallback
     from shineon.train.gan import GANCallback, SamsLoss
-    from shineon.train.learners import tryon_learner
+    from shineon.train.learner import tryon_learner
     from shineon.train.losses import UNetMaskLoss, WarpLoss
     places = dict(train_warp=[WarpModule, WarpLoss, clip_loaders, tryon_learner], train_unet=[UNetMask, UNetMaskLoss, ClipReader, clip_loaders, tryon_learner],
                   train_sams=[SamsGenerator, MultiscaleCritic, GANCallback, SamsLoss, ProgressiveFramesCallback, tryon_learner])

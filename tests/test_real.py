@@ -40,7 +40,8 @@ def test_all_inputs(videos, options):
 
 def person_of(video, frames):
     "Joints, silhouettes of parse and DensePose, and flow of some frames, from the files"
-    from shineon.data.represent import read_keypoints, read_picture
+    from shineon.data.represent import read_keypoints
+    from shineon.core.media import read_picture
     f = [video.frames[i].files for i in frames]
     return (np.stack([read_keypoints(o['keypoints']) for o in f]), np.stack([read_picture(o['parse'], 'L') for o in f]) > 0,
             np.stack([read_picture(o['densepose']) for o in f])[...,0] > 0)
@@ -59,7 +60,7 @@ def test_annotations_agree(videos):
     assert np.median(overlap) > .9 # DensePose's body lies within the parsed person, who also has hair and clothes
 
 def test_flow_leads_to_the_previous_frame(videos):
-    from shineon.models.layers import resample
+    from shineon.core.ops import resample
     better = []
     for v in videos:
         clips = Clips([v], ClipReader(['flow'], training=False), n_frames_total=2)
@@ -84,7 +85,7 @@ def loaders(real):
 def test_training_steps(loaders):
     from shineon.models.unetmask import UNetMask
     from shineon.models.warp import WarpModule
-    from shineon.train.learners import fit_schedule, seed_everything, tryon_learner
+    from shineon.train.learner import fit_schedule, seed_everything, tryon_learner
     from shineon.train.losses import UNetMaskLoss, WarpLoss
     seed_everything(0)
     once = dict(keep_epochs=1, decay_epochs=0, val_check_interval=1.)
@@ -96,10 +97,11 @@ def test_training_steps(loaders):
     assert np.isfinite(list(fit_schedule(learn).values())).all() and len(learn.recorder.losses) == 2
 
 def test_tryon_list(real, tmp_path):
-    from shineon.data.represent import read_picture, to_uint8
+    from shineon.core.media import read_picture
+    from shineon.core.ops import to_uint8
     from shineon.models.unetmask import UNetMask
     from shineon.models.warp import WarpModule
-    from shineon.tryon.tryon import dress, save_result, tryon_reader
+    from shineon.tryon.dress import dress, save_result, tryon_reader
     rows = [r.split(',') for r in (real/'tryon_list.csv').read_text().splitlines() if r.strip()]
     listed = tmp_path/'list.csv' # its paths start from one folder; here they start from wherever the clips are
     listed.write_text(''.join(f"{real/'garments'/Path(cloth).name},{video}\n" for cloth,video in rows))

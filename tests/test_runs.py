@@ -3,8 +3,8 @@ import json, os, signal, subprocess, sys
 
 import numpy as np, pytest, torch
 from conftest import short, small
-from shineon.cli.cli import main
-from shineon.data.represent import read_picture
+from shineon.cli.main import main
+from shineon.core.media import read_picture
 from shineon.models.files import read_checkpoint
 
 def weights(folder): return read_checkpoint(folder/'checkpoints'/'last.pt')['state']
@@ -61,7 +61,7 @@ def test_one_step_to_try_everything_out(vvt, in_process, monkeypatch, tmp_path):
 def test_stopped_run_goes_on(number, vvt, in_process, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     command = train('warp', 'stopped', vvt, '--keep_epochs', 300)
-    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
+    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
         assert any(line.startswith('epoch 3/') for line in p.stdout)
         os.kill(p.pid, number)
         _, err = p.communicate(timeout=60)
@@ -99,7 +99,7 @@ def tryon(name, root, checkpoint, *more): return ['tryon', '--name', name, '--vv
 
 def check_results(folder, pairs, formats, fps=25.):
     "Every frame under its name, every video with its frames"
-    from shineon.tryon.video import read_video, video_info
+    from shineon.core.media import read_video, video_info
     for cloth,video in pairs:
         out, frames = folder/video.id, [f.name for f in video.frames]
         if 'png' in formats:
@@ -154,7 +154,7 @@ def test_videos_side_by_side(list_run, vvt, workplace, warp_run, unet_run, in_pr
 
 def test_compared_networks_are_written(vvt, warp_run, unet_run, in_process, monkeypatch, tmp_path):
     "Frames of every method in a folder of its own, each as it would be alone, ready for `shineon evaluate`"
-    from shineon.evaluate.evaluation import evaluate
+    from shineon.evaluate.measure import evaluate
     monkeypatch.chdir(tmp_path)
     last, best = (unet_run/'checkpoints'/f for f in ('last.pt', 'best.pt'))
     common = '--warp_checkpoint', warp_run/'checkpoints'/'last.pt', '--tryon_list', vvt/'tryon_list.csv'
@@ -190,8 +190,8 @@ def test_reconstruction_from_warped_garments(unet_run, vvt, warped_dir, in_proce
 def test_warped_garments(warped_dir, warp_run, vvt):
     from shineon.data.layouts import check_videos, vvt_videos
     from shineon.models.files import load_model
-    from shineon.tryon.tryon import dress, tryon_reader
-    from shineon.data.represent import to_uint8
+    from shineon.tryon.dress import dress, tryon_reader
+    from shineon.core.ops import to_uint8
     videos = vvt_videos(vvt, 'train', str(warped_dir))
     check_results(warped_dir, [(v.cloth, v) for v in videos], ['png'])
     check_videos(videos, ['warped'], 1) # found as the layout's warped garments

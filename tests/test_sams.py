@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest, torch
 from conftest import short
-from shineon.cli.cli import main
+from shineon.cli.main import main
 from shineon.models.files import load_model, read_checkpoint
 from shineon.models.sams import SamsGenerator
 from test_runs import check_results, equal, tryon, weights
@@ -80,7 +80,7 @@ def test_killed_and_going_on(sams_run, vvt, shineon_command, tmp_path):
     command = train('killed', vvt, *growing, '--flow_warp', '--attention_decoder_indices', -1, '--attention_middle_indices', -1, '--save_count', 1, '--checkpoint', 'last')
     folder = tmp_path/'experiments'/'killed'
     for step in (2, 7):
-        with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as p:
+        with subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as p:
             while p.poll() is None and not (folder/'checkpoints'/f'step_{step}.pt').exists(): time.sleep(.01)
             os.killpg(p.pid, signal.SIGKILL)
     assert not (folder/'metrics.json').exists()
@@ -124,7 +124,7 @@ def test_tryon(sams_run, vvt, warp_run, in_process, monkeypatch, tmp_path):
 def test_videos_begin_anew(sams_run, vvt):
     "A video's frames do not depend on the video before it"
     from shineon.data.layouts import vvt_videos
-    from shineon.tryon.tryon import dress, tryon_reader
+    from shineon.tryon.dress import dress, tryon_reader
     model = load_model(sams_run/'checkpoints'/'last.pt')
     first, second = vvt_videos(vvt, 'test')
     reader = tryon_reader(model, fine_height=128, fine_width=64)
@@ -149,7 +149,7 @@ def test_memory_does_not_grow(vvt):
 @pytest.mark.parametrize('options', [dict(), dict(flow_warp=True, attention_decoder_indices=[-2])], ids=['plain', 'flow_warp'])
 def test_real_video(options, real):
     from shineon.data.layouts import vvt_videos
-    from shineon.tryon.tryon import dress, tryon_reader
+    from shineon.tryon.dress import dress, tryon_reader
     video, = vvt_videos(real/'vvt', 'test')
     torch.manual_seed(0)
     model = SamsGenerator(ngf_pow_outer=2, ngf_pow_inner=4, num_middle=1, n_frames_total=3, spade_hidden=4, **options).eval()
@@ -178,7 +178,7 @@ def overfit(clip, steps=120):
     from shineon.models.critics import MultiscaleCritic, TemporalCritic
     from shineon.train.frames import ProgressiveFramesCallback
     from shineon.train.gan import GANCallback, SamsLoss
-    from shineon.train.learners import fit_schedule, tryon_learner
+    from shineon.train.learner import fit_schedule, tryon_learner
     torch.manual_seed(0); random.seed(0)
     net = SamsGenerator(ngf_pow_outer=4, ngf_pow_inner=6, num_middle=1, n_frames_total=2, spade_hidden=16, init_type='kaiming', norm_G='spectralspadeinstance3x3')
     critics = MultiscaleCritic(15, ndf=8, n_layers_D=2), TemporalCritic(10, ndf=8, n_layers_D=2)
@@ -204,7 +204,7 @@ def test_learns_a_real_clip(real):
 
 def test_learns_a_sample_clip(tmp_path):
     from shineon.data.layouts import vvt_videos
-    from shineon.data.sample import make_sample
+    from shineon.sample.dataset import make_sample
     root = make_sample(tmp_path/'vvt', n_train=2, n_test=2, n_frames=9)
     before, after = overfit(one_clip(vvt_videos(root)[0]))
     assert after < before/4, (before, after)

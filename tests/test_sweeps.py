@@ -3,11 +3,11 @@ import csv, io, json, os, random, shutil, signal, subprocess, sys, time
 
 import pytest, yaml
 from conftest import repo, sams_command, short, small, unet_command, warp_command, words
-from shineon.cli.cli import main
-from shineon.cli.compare import list_runs, read_run, runs_table
-from shineon.cli.runs import check_params, preset_files, read_options, read_preset, run_notebook, train_notebook
+from shineon.cli.main import main
+from shineon.cli.run_table import list_runs, read_run, runs_table
+from shineon.cli.notebooks import check_params, preset_files, read_options, read_preset, run_notebook, train_notebook
 from shineon.cli import sweep as sweeps
-from shineon.safe import OptionError
+from shineon.core.errors import OptionError
 from test_runs import equal, weights
 
 def defaults(notebook='train_warp'): return {o.name: o.default for o in read_options(run_notebook(notebook))}
@@ -17,7 +17,7 @@ def asked(monkeypatch, tmp_path):
     "What would be executed: pairs of notebook and options"
     monkeypatch.chdir(tmp_path)
     calls = []
-    monkeypatch.setattr('shineon.cli.cli.execute', lambda name, params, folder: calls.append((name, params)))
+    monkeypatch.setattr('shineon.cli.main.execute', lambda name, params, folder: calls.append((name, params)))
     return calls
 
 # presets
@@ -95,7 +95,7 @@ def test_presets_travel_with_the_package(tmp_path):
     assert r.returncode == 0, r.stderr
     assert sorted(p.name for p in (tmp_path/'lib'/'shineon'/'presets').iterdir()) == sorted(files)
     (tmp_path/'away').mkdir()
-    code = 'import shineon; from shineon.cli.runs import preset_files; print(shineon.__file__, *sorted(preset_files()))'
+    code = 'import shineon; from shineon.cli.notebooks import preset_files; print(shineon.__file__, *sorted(preset_files()))'
     r = subprocess.run([sys.executable, '-c', code], cwd=tmp_path/'away', capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(tmp_path/'lib')))
     assert r.stdout.split() == [str(tmp_path/'lib'/'shineon'/'__init__.py'), *sorted(f.removesuffix('.yaml') for f in files)], r.stderr
 
@@ -138,7 +138,7 @@ def test_table_of_runs(copied, monkeypatch, capsys):
     assert main(['runs', '--experiments_dir', 'nowhere']) == 2
 
 def test_listing_is_light(copied):
-    code = "import sys; from shineon.cli.cli import main; main(['runs']); print([m for m in ('torch', 'fastai', 'papermill') if m in sys.modules])"
+    code = "import sys; from shineon.cli.main import main; main(['runs']); print([m for m in ('torch', 'fastai', 'papermill') if m in sys.modules])"
     r = subprocess.run([sys.executable, '-c', code], cwd=copied.parent, capture_output=True, text=True)
     assert r.stdout.endswith('[]\n') and 'finished' in r.stdout, r.stderr
 
@@ -159,7 +159,7 @@ def test_damaged_runs_are_listed(copied, capsys):
     assert read_run(copied/'warp')['state'] == 'damaged' and not (copied.parent/'owned').exists()
 
 def test_running_and_killed(tmp_path):
-    code = f"import time; from shineon.experiment import *; open_run(run_folder('x', {str(tmp_path)!r}), {defaults() | dict(name='x')!r}); print('open', flush=True); time.sleep(100)"
+    code = f"import time; from shineon.core.run_folder import *; open_run(run_folder('x', {str(tmp_path)!r}), {defaults() | dict(name='x')!r}); print('open', flush=True); time.sleep(100)"
     with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) as p:
         assert p.stdout.readline() == 'open\n' and read_run(tmp_path/'x')['state'] == 'running'
         p.kill(); p.wait()
@@ -178,7 +178,7 @@ def test_rerun(copied, warp_run, in_process, monkeypatch, capsys):
     assert main(['rerun', 'warp', '--self_attn']) == 2 and 'no option self_attn' in capsys.readouterr().err
 
 def test_rerun_of_a_tryon(asked, tmp_path):
-    from shineon.experiment import open_run
+    from shineon.core.run_folder import open_run
     open_run(tmp_path/'experiments'/'dress', defaults('tryon') | dict(name='dress', checkpoint='best.pt', out_fmt=['png']))
     assert main(['rerun', 'dress', '--fps', '5']) == 0
     assert asked == [('tryon', defaults('tryon') | dict(name='dress_2', checkpoint='best.pt', out_fmt=['png'], fps=5.))]
@@ -188,8 +188,8 @@ def test_rerun_of_a_tryon(asked, tmp_path):
 pretend = '''
 import sys, time, yaml
 from pathlib import Path
-from shineon.experiment import open_run, write_json
-from shineon.cli.runs import read_options, run_notebook
+from shineon.core.run_folder import open_run, write_json
+from shineon.cli.notebooks import read_options, run_notebook
 params = yaml.safe_load(Path(sys.argv[1]).read_text())
 folder, start = Path('experiments')/params['name'], time.time()
 open_run(folder, {o.name: o.default for o in read_options(run_notebook('train_warp'))} | params)
@@ -266,7 +266,7 @@ def test_stopped_and_gone_on(vvt, tmp_path, shineon_command, in_process, monkeyp
     shared = dict(vvt_dataroot=str(vvt), fine_height=128, fine_width=64, ngf=4, batch_size=2, workers=0, val_fraction=.34, val_check_interval=1., seed=5, gpu_ids='-1', keep_epochs=7, decay_epochs=1,
                   save_count=1, keep=5)
     (tmp_path/'two.yaml').write_text(yaml.safe_dump(dict(model='warp', options=shared, grid=dict(lr=[1e-4]))))
-    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.cli', 'sweep', 'two.yaml'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as p:
+    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', 'sweep', 'two.yaml'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as p:
         folder = tmp_path/'experiments'/'two_lr=0.0001'
         while p.poll() is None and not list((folder/'checkpoints').glob('step_*.pt')): time.sleep(.02)
         os.kill(p.pid, signal.SIGINT); p.wait(timeout=60)

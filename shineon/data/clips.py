@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
 
-from ..memory import keep_memory
-from ..safe import DataError, OptionError, at_least
+from ..core.memory import keep_memory
+from ..core.errors import DataError, OptionError, at_least
 from .labels import cloth_names
 from .layouts import Video, needed_files
-from .represent import (Placing, agnostic, cloth_mask, densepose, fit_cloth, im_cloth, pose_maps, read_flo,
-                                    read_keypoints, read_picture, to_tensor)
+from .represent import Placing, agnostic, cloth_mask, densepose, fit_cloth, im_cloth, pose_maps, read_keypoints
+from ..core.media import read_flo, read_picture
+from ..core.ops import to_tensor
 
 # %% ../../nbs/data/13_clips.ipynb #289275e3
 class ClipReader:

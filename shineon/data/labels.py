@@ -4,11 +4,16 @@
 
 # %% auto #0
 __all__ = ['lip_names', 'LIP', 'clothes_ids', 'keep_ids', 'coco_names', 'COCO', 'coco_limbs', 'densepose_names', 'DENSEPOSE',
-           'CHANNELS', 'person_names', 'cloth_names', 'model_synonyms', 'lip_ids', 'swap_sides', 'palette',
-           'n_channels']
+           'CHANNELS', 'person_names', 'cloth_names', 'INPUTS', 'model_synonyms', 'lip_ids', 'swap_sides', 'palette',
+           'n_channels', 'Input', 'inputs_of']
 
 # %% ../../nbs/data/10_labels.ipynb #df77b44d
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
+
+from ..core.registry import Registry
 
 # %% ../../nbs/data/10_labels.ipynb #7a79b494
 lip_names = ('background hat hair glove sunglasses upper-clothes dress coat socks pants jumpsuits scarf skirt face '
@@ -67,6 +72,29 @@ def n_channels(
 ) -> int: # channels of all of them joined
     "Channels of some inputs"
     return sum(CHANNELS[n] for n in names)
+
+# %% ../../nbs/data/10_labels.ipynb #5ca1ff6e
+@dataclass(frozen=True)
+class Input:
+    "What a network may be given of a person or of a garment"
+    name:str # as in the options `person_inputs` and `cloth_inputs`, and in a clip
+    channels:int # of its tensor `(n c h w)`
+    make:Callable # called as `make(files, **options)`, gives `(n c h w)`; `files`: kind of file -> its frames
+    files:tuple[str,...] # kinds of file that it is made of
+    of:str='person' # person or cloth
+    draw:Callable|None=None # `(n c h w)` -> pictures `(n h w 3)`, uint8; without it colours are shown
+    mirror:Callable|None=None # `(n c h w)` -> what the mirrored frame gives; without it columns change places
+    outside:str='' # for what is warped with the garment: what lies outside the photo, border or zeros
+
+# %% ../../nbs/data/10_labels.ipynb #4a8e2be1
+INPUTS = Registry('input', home='shineon.data.represent')
+
+# %% ../../nbs/data/10_labels.ipynb #0ab55de9
+def inputs_of(
+    of:str, # person or cloth
+) -> list[str]: # names
+    "The inputs that show the person, or the garment"
+    return [i.name for i in INPUTS.values() if i.of == of]
 
 # %% ../../nbs/data/10_labels.ipynb #f0b84744
 model_synonyms = dict(gmm='warp', unet_mask='unet', tom='unet') # other names -> the name used here

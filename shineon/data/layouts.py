@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..safe import DataError, OptionError
-from .represent import read_flo, read_keypoints
+from ..core.errors import DataError, OptionError
+from ..core.media import read_flo
+from .represent import read_keypoints
 
 # %% ../../nbs/data/12_layouts.ipynb #0a38b3e3
 @dataclass

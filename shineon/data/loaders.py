@@ -19,8 +19,8 @@ from .clips import Clips, ClipReader
 from .labels import cloth_names, person_names
 from .layouts import Video
 from .represent import as_picture
-from ..experiment import process_number
-from ..safe import OptionError, at_least
+from ..core.run_folder import process_number
+from ..core.errors import OptionError, at_least
 
 # %% ../../nbs/data/14_loaders.ipynb #60707ea2
 picture_names = ['cloth', *person_names, 'im_cloth', 'warped_cloth', 'image'] # parts of a clip worth drawing, inputs first
