@@ -6,7 +6,7 @@ LIST ?=
 OUT ?= demo
 NB ?= nbs
 
-.PHONY: help venv demo test lab notebooks check clean
+.PHONY: help venv demo lint test lab notebooks check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,9 +23,12 @@ venv: .venv/installed ## make .venv and install the package there, editable
 demo: venv ## everything once, small; DATA=path/to/vvt for your own data, LIST=pairs.csv, OUT=folder
 	$(BIN)/shineon demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)') $(if $(LIST),--tryon_list '$(LIST)')
 
-test: venv ## notebook tests and pytest
+lint: venv ## ruff: lines, unused names, likely mistakes
+	$(BIN)/ruff check
+
+test: lint ## ruff, notebook tests, pytest; the last two in two processes
 	$(BIN)/python .ci/notebooks.py $(NB)
-	$(BIN)/python -m pytest -q --durations 8
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations 8
 
 lab: venv ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab nbs
