@@ -3,18 +3,39 @@ import json, os, shlex, shutil, signal, subprocess, sys, types
 from pathlib import Path
 
 import pytest
-import shineon # before fastai and torchvision
+import shineon # noqa: F401 (before fastai and torchvision)
+from filelock import FileLock
 
 repo = Path(__file__).resolve().parent.parent
-signal.signal(signal.SIGINT, signal.default_int_handler) # tests in the background of a script ignore Ctrl-C, and so would what they start
-small = '--fine_height 128 --fine_width 64 --ngf 4 --batch_size 4 --workers 0 --val_fraction 0.34 --val_check_interval 1.0 --seed 5 --gpu_ids -1'.split()
+# tests in the background of a script ignore Ctrl-C, and so would what they start
+signal.signal(signal.SIGINT, signal.default_int_handler)
+size = ['--fine_height', '128', '--fine_width', '64']
+small = [*size, *'--ngf 4 --batch_size 4 --workers 0 --val_fraction 0.34 --val_check_interval 1.0'.split(),
+         *'--seed 5 --gpu_ids -1'.split()]
 short = '--keep_epochs 1 --decay_epochs 1 --display_count 1'.split()
 
+# made once a session, also where several processes of pytest share the tests
+
 @pytest.fixture(scope='session')
-def vvt(tmp_path_factory):
+def shared(tmp_path_factory):
+    "Folder that all processes of this session share"
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+
+def once(shared, name, make):
+    "Let the first process that asks make something; the others wait until it is there"
+    done = shared/f'{name}.done'
+    with FileLock(shared/f'{name}.lock'):
+        if not done.exists(): make()
+        done.touch()
+
+@pytest.fixture(scope='session')
+def vvt(shared):
     "A sample set: three training videos and two test videos of four frames, 128 x 64"
     from shineon.sample.dataset import make_sample
-    return make_sample(tmp_path_factory.mktemp('data')/'vvt', n_train=3, n_test=2, n_frames=4, height=128, width=64, seed=1)
+    root = shared/'data'/'vvt'
+    once(shared, 'vvt', lambda: make_sample(root, n_train=3, n_test=2, n_frames=4, height=128, width=64, seed=1))
+    return root
 
 @pytest.fixture
 def broken(vvt, tmp_path):
@@ -25,27 +46,42 @@ def broken(vvt, tmp_path):
 def shineon_command():
     "Run the command line in a process of its own: `status`, `out`, `err`"
     def run(*args, cwd, **env):
-        env = {k: v for k,v in os.environ.items() if k != 'MPLBACKEND'} | env # kernels choose how to draw into notebooks
-        p = subprocess.run([sys.executable, '-m', 'shineon.cli.main', *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, env=env)
+        kept = {k: v for k,v in os.environ.items() if k != 'MPLBACKEND'} # kernels choose how to draw into notebooks
+        p = subprocess.run([sys.executable, '-m', 'shineon.cli.main', *map(str, args)], cwd=cwd, env=kept | env,
+                           capture_output=True, text=True, timeout=300)
         return types.SimpleNamespace(status=p.returncode, out=p.stdout, err=p.stderr)
     return run
 
 @pytest.fixture(scope='session')
-def workplace(tmp_path_factory): return tmp_path_factory.mktemp('workplace')
+def workplace(tmp_path_factory):
+    "Folder of further runs of this process"
+    return tmp_path_factory.mktemp('workplace')
 
 @pytest.fixture(scope='session')
-def warp_run(vvt, workplace, shineon_command):
+def trained(shared, shineon_command):
+    "Run a command once in the folder of the shared runs; returns that folder"
+    folder = shared/'trained'
+    folder.mkdir(exist_ok=True)
+    def run(name, *command):
+        def make():
+            r = shineon_command(*command, cwd=folder)
+            assert r.status == 0, r.err
+        once(shared, name, make)
+        return folder
+    return run
+
+@pytest.fixture(scope='session')
+def warp_run(vvt, trained):
     "Folder of a small warp's training run"
-    r = shineon_command('train', '--model', 'warp', '--name', 'warp', '--vvt_dataroot', vvt, *small, *short, cwd=workplace)
-    assert r.status == 0, r.err
-    return workplace/'experiments'/'warp'
+    args = ['train', '--model', 'warp', '--name', 'warp', '--vvt_dataroot', vvt, *small, *short]
+    return trained('warp', *args)/'experiments'/'warp'
 
 @pytest.fixture(scope='session')
-def warped_dir(vvt, workplace, warp_run, shineon_command):
+def warped_dir(vvt, trained, warp_run):
     "Folder of the training videos' garments, warped by that warp"
-    r = shineon_command('tryon', '--name', 'warped', '--vvt_dataroot', vvt, '--datamode', 'train', '--checkpoint', warp_run/'checkpoints'/'last.pt', '--out_fmt', 'png', '--gpu_ids', '-1', cwd=workplace)
-    assert r.status == 0, r.err
-    return workplace/'test_results'/'warped'
+    args = ['tryon', '--name', 'warped', '--vvt_dataroot', vvt, '--datamode', 'train', '--out_fmt', 'png',
+            '--checkpoint', warp_run/'checkpoints'/'last.pt', '--gpu_ids', '-1']
+    return trained('warped', *args)/'test_results'/'warped'
 
 # the three command lines of the project's description, but for their first words
 warp_command = '''
@@ -78,16 +114,16 @@ sams_command = '''
 --workers 8
 '''
 
-def words(command): return shlex.split(command.replace('\\\n', ' ')) # as the shell does
+def words(command):
+    "Words of a command line, as the shell parts them"
+    return shlex.split(command.replace('\\\n', ' '))
 
 @pytest.fixture(scope='session')
-def unet_run(vvt, workplace, warped_dir, shineon_command):
+def unet_run(vvt, trained, warped_dir):
     "Folder of a run of the description's UNet-Mask command, on the garments that the warp made"
     args = words(unet_command.replace('/path/to/output/warp/cloth/directory', str(warped_dir)))
-    r = shineon_command('train', *args, '--vvt_dataroot', vvt, '--wt_vgg', '0', '--fine_height', '128', '--fine_width', '64', '--ngf', '4', '--workers', '0',
-                        '--val_fraction', '0.34', '--gpu_ids', '-1', *short, cwd=workplace)
-    assert r.status == 0, r.err
-    return workplace/'experiments'/'train_shineon'
+    smaller = [*size, *'--wt_vgg 0 --ngf 4 --workers 0 --val_fraction 0.34 --gpu_ids -1'.split(), *short]
+    return trained('unet', 'train', *args, '--vvt_dataroot', vvt, *smaller)/'experiments'/'train_shineon'
 
 @pytest.fixture
 def in_process(monkeypatch):
@@ -95,13 +131,15 @@ def in_process(monkeypatch):
     import matplotlib, papermill
     import matplotlib.pyplot as plt
     matplotlib.use('agg')
+    def failed(e):
+        return papermill.PapermillExecutionError(cell_index=0, exec_count=0, source='', ename=type(e).__name__,
+                                                 evalue=str(e), traceback=[])
     def execute(source, out, params, **kw):
         names = {'__name__': '__main__'}
         for cell in json.loads(Path(source).read_text(encoding='utf8'))['cells']:
             if cell['cell_type'] != 'code': continue
             try: exec(compile(''.join(cell['source']), str(source), 'exec'), names)
-            except Exception as e:
-                raise papermill.PapermillExecutionError(cell_index=0, exec_count=0, source='', ename=type(e).__name__, evalue=str(e), traceback=[]) from e
+            except Exception as e: raise failed(e) from e
             if 'parameters' in cell['metadata'].get('tags', []): names.update(params)
     monkeypatch.setattr(papermill, 'execute_notebook', execute)
     yield
