@@ -105,7 +105,8 @@ def test_missing_folders(broken, refused, tmp_path):
 
 bad_warps = {
     '--person_inputs agnostic skeleton': 'skeleton', '--cloth_inputs shirt': 'shirt',
-    '--image_scale 0.9': 'image_scale', '--val_fraction 1.5': 'val_fraction', '--batch_size 0': 'batch_size', '--batch_size -4': 'batch_size',
+    '--image_scale 0.9': 'image_scale', '--val_fraction 1.5': 'val_fraction',
+    '--batch_size 0': 'batch_size', '--batch_size -4': 'batch_size',
     '--workers -1': 'workers', '--fine_height 100': 'multiples of 16', '--fine_width 0': 'fine_width', '--ngf 0': 'ngf',
     '--grid_size 1': 'grid_size', '--radius -1': 'radius', '--keep_epochs 0 --decay_epochs 0': 'keep_epochs',
     '--decay_epochs -1': 'decay_epochs', '--accumulated_batches 0': 'accumulated_batches',

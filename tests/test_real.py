@@ -2,9 +2,8 @@
 from pathlib import Path
 
 import numpy as np, pytest, torch
-import shineon
 from shineon.data.clips import ClipReader, Clips
-from shineon.data.labels import person_names
+from shineon.data.labels import inputs_of
 from shineon.data.layouts import check_videos, needed_files, read_tryon_list, split_videos, vvt_videos
 
 @pytest.fixture(scope='module')
@@ -20,31 +19,36 @@ def untouched(real):
 
 def test_every_file_is_sound(videos):
     assert len(videos) == 3
-    check_videos(videos, needed_files(person_names, flow_warp=True), workers=2)
+    check_videos(videos, needed_files(inputs_of('person'), flow_warp=True), workers=2)
 
-@pytest.mark.parametrize('options', [dict(), dict(fine_height=128, fine_width=96, image_scale=.5)], ids=['256x192', '128x96'])
+sizes = {'256x192': dict(), '128x96': dict(fine_height=128, fine_width=96, image_scale=.5)}
+channels = dict(image=3, agnostic=4, cocopose=18, densepose=3, flow=2, cloth=3, cloth_mask=1, im_cloth=3,
+                im_cloth_mask=1)
+
+@pytest.mark.parametrize('options', sizes.values(), ids=sizes)
 def test_all_inputs(videos, options):
-    clips = Clips(videos, ClipReader(person_names, ['cloth', 'cloth_mask'], **options), n_frames_total=2)
+    clips = Clips(videos, ClipReader(inputs_of('person'), ['cloth', 'cloth_mask'], **options), n_frames_total=2)
     assert len(clips) == sum(len(v.frames) for v in videos)
     h,w = options.get('fine_height', 256), options.get('fine_width', 192)
     seen = 0
     for i in range(0, len(clips), 3):
         clip = clips[i]
-        channels = dict(image=3, agnostic=4, cocopose=18, densepose=3, flow=2, cloth=3, cloth_mask=1, im_cloth=3, im_cloth_mask=1)
         for k,c in channels.items():
             assert clip[k].shape == (2,c,h,w) and clip[k].isfinite().all(), k
-            if k not in ('flow',): assert -1 <= clip[k].min() and clip[k].max() <= 1, k
+            if k != 'flow': assert -1 <= clip[k].min() and clip[k].max() <= 1, k
         seen += (clip['cocopose'][-1] > 0).flatten(1).any(1).sum().item()
         assert .02 < clip['cloth_mask'][-1].mean() < .98 and .02 < clip['im_cloth_mask'][-1].mean() < .9
     assert seen > 100 # joints are drawn
 
 def person_of(video, frames):
     "Joints, silhouettes of parse and DensePose, and flow of some frames, from the files"
-    from shineon.data.represent import read_keypoints
     from shineon.core.media import read_picture
-    f = [video.frames[i].files for i in frames]
-    return (np.stack([read_keypoints(o['keypoints']) for o in f]), np.stack([read_picture(o['parse'], 'L') for o in f]) > 0,
-            np.stack([read_picture(o['densepose']) for o in f])[...,0] > 0)
+    from shineon.data.represent import read_keypoints
+    files = [video.frames[i].files for i in frames]
+    joints = np.stack([read_keypoints(f['keypoints']) for f in files])
+    parse = np.stack([read_picture(f['parse'], 'L') for f in files])
+    dense = np.stack([read_picture(f['densepose']) for f in files])
+    return joints, parse > 0, dense[...,0] > 0
 
 def test_annotations_agree(videos):
     from shineon.data.represent import pose_maps
@@ -67,8 +71,8 @@ def test_flow_leads_to_the_previous_frame(videos):
         for i in range(1, len(clips), 4):
             clip = clips[i]
             previous, now = clip['image']
-            error = lambda x: (x - now).abs().mean().item()
-            better.append((error(resample(previous[None], clip['flow'][-1:])[0]), error(previous)))
+            moved = resample(previous[None], clip['flow'][-1:])[0]
+            better.append([(x - now).abs().mean().item() for x in (moved, previous)])
     warped, still = np.array(better).T
     assert warped.mean() < .8*still.mean() and (warped < still).mean() > .8
 
@@ -77,9 +81,11 @@ def loaders(real):
     from shineon.data.loaders import clip_loaders
     def make(**kw):
         train, valid = split_videos(vvt_videos(real/'vvt', 'train'), .5)
-        reader = ClipReader(['agnostic','cocopose','densepose','flow'], fine_height=128, fine_width=64, image_scale=.5)
+        inputs = ['agnostic', 'cocopose', 'densepose', 'flow']
+        reader = ClipReader(inputs, fine_height=128, fine_width=64, image_scale=.5)
         for v in train + valid: v.frames = v.frames[:4]
-        return clip_loaders(train, valid, reader, batch_size=2, workers=0, limit_train_batches=2, limit_val_batches=1, **kw)
+        return clip_loaders(train, valid, reader, batch_size=2, workers=0, limit_train_batches=2, limit_val_batches=1,
+                            **kw)
     return make
 
 def test_training_steps(loaders):
@@ -107,8 +113,9 @@ def test_tryon_list(real, tmp_path):
     listed.write_text(''.join(f"{real/'garments'/Path(cloth).name},{video}\n" for cloth,video in rows))
     pairs = read_tryon_list(listed, vvt_videos(real/'vvt', 'test'))
     warp, unet = WarpModule(fine_height=128, fine_width=64, ngf=4).eval(), UNetMask(ngf=4).eval()
+    reader = tryon_reader(warp, unet, fine_height=128, fine_width=64, image_scale=.5)
     for cloth,video in pairs:
-        pictures = (to_uint8(f['result'][0,-1]) for f in dress(video, tryon_reader(warp, unet, fine_height=128, fine_width=64, image_scale=.5), unet, warp, cloth))
+        pictures = (to_uint8(f['result'][0,-1]) for f in dress(video, reader, unet, warp, cloth))
         files = save_result(pictures, tmp_path, video, cloth, ['png', 'mp4'], 25)
         names = {f'{cloth.name}.FOR.{f.name}' for f in video.frames}
         assert names <= {p.name for p in (tmp_path/video.id).iterdir()} and all(f.exists() for f in files)
