@@ -11,9 +11,9 @@ nbdev_test = Path(sys.executable).with_name('nbdev-test')
 def test(path):
     "The path, `nbdev-test`'s exit status and what it printed"
     start = perf_counter()
-    done = subprocess.run([nbdev_test, path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
-                          env=os.environ | {'OMP_NUM_THREADS': '1'})
-    print(f'{"ok    " if done.returncode == 0 else "FAILED"} {path} {perf_counter() - start:.0f} s', flush=True)
+    done = subprocess.run([nbdev_test, path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          errors='replace', env=os.environ | {'OMP_NUM_THREADS': '1'})
+    print(f'{"FAILED" if done.returncode else "ok    "} {path} {perf_counter() - start:.0f} s', flush=True)
     return path, done.returncode, done.stdout
 
 
@@ -29,4 +29,5 @@ if __name__ == '__main__':
     with ThreadPoolExecutor(2) as pool: done = list(pool.map(test, notebooks(sys.argv[1])))
     failed = [d for d in done if d[1]]
     for path, status, text in failed: print(f'\n== {path}: exit status {status}\n{text[-20_000:]}')
-    sys.exit(f'\n{len(failed)} of {len(done)} notebooks failed: {", ".join(str(d[0]) for d in failed)}' if failed else 0)
+    names = ', '.join(str(d[0]) for d in failed)
+    sys.exit(f'\n{len(failed)} of {len(done)} notebooks failed: {names}' if failed else 0)

@@ -19,7 +19,8 @@ def cell_text(cell):
 def readme():
     "Markdown of the index notebook; its pictures lie beside it"
     cells = (cell_text(c) for c in read_nb(root/'nbs'/'index.ipynb').cells)
-    text = re.sub(r'(\]\(|src=")(?!\w+:|#)', r'\1nbs/', '\n\n'.join(t for t in cells if t)) # links: from nbs/ to the root
+    text = '\n\n'.join(t for t in cells if t)
+    text = re.sub(r'(\]\(|src=")(?!\w+:|#)', r'\1nbs/', text) # links: from nbs/ to the root
     return '<!-- made from nbs/index.ipynb by `make check`; edit that -->\n\n' + text + '\n'
 
 

@@ -16,6 +16,7 @@ def exported(path):
 
 
 def percentile(values, p):
+    "The value below which `p` percent of the others lie"
     values = sorted(values)
     return values[min(int(len(values)*p/100), len(values) - 1)]
 
@@ -47,13 +48,16 @@ def measure(paths):
               sum(l > 120 for l in lines), percentile(lines, 95), percentile(sizes, 95),
               round(100*sum(several)/len(several), 1), len(doubled))
     places = [f'{p}: function {name} has {n} lines' for n, p, name in functions if n > 60]
-    places += [f'{p}: {l.strip()[:60]}... has {len(l)} characters' for (p, _), b in zip(cells, bodies) for l in b if len(l) > 120]
+    long = [(p, l) for (p, _), b in zip(cells, bodies) for l in b if len(l) > 120]
+    places += [f'{p}: {l.strip()[:60]}... has {len(l)} characters' for p, l in long]
     places += [f'{p}: a conditional expression within another, line {n} of its cell' for p, n in doubled]
     return dict(zip(limits, values)), places
 
 
 def notebooks(where):
-    return [p for w in where for p in (sorted(Path(w).rglob('*.ipynb')) if Path(w).is_dir() else [Path(w)]) if exported(p)]
+    "Notebooks with exported cells, in some folders or by name"
+    found = [p for w in map(Path, where) for p in (sorted(w.rglob('*.ipynb')) if w.is_dir() else [w])]
+    return [p for p in found if '.ipynb_checkpoints' not in p.parts and exported(p)]
 
 
 if __name__ == '__main__':

@@ -97,7 +97,8 @@ def test_options_of_the_command(vvt, in_process, monkeypatch, tmp_path, capsys):
 # within an epoch of one frame and of two frames; after the last step
 @pytest.mark.parametrize('step', [3, 6, 12])
 def test_going_on_in_a_new_process(step, sams_run, vvt, shineon_command, tmp_path):
-    r = shineon_command(*train('on', vvt, *growing, '--checkpoint', sams_run/'checkpoints'/f'step_{step}.pt'), cwd=tmp_path)
+    start = sams_run/'checkpoints'/f'step_{step}.pt'
+    r = shineon_command(*train('on', vvt, *growing, '--checkpoint', start), cwd=tmp_path)
     assert r.status == 0, r.err
     folder = tmp_path/'experiments'/'on'
     assert equal(everything(last(sams_run)), everything(last(folder)))
