@@ -20,7 +20,7 @@ def readme():
     "Markdown of the index notebook; its pictures lie beside it"
     cells = (cell_text(c) for c in read_nb(root/'nbs'/'index.ipynb').cells)
     text = '\n\n'.join(t for t in cells if t)
-    text = re.sub(r'(\]\(|src=")(?!\w+:|#)', r'\1nbs/', text) # links: from nbs/ to the root
+    text = re.sub(r'(\]\(|src=")(?!\w+:|#)', r'\1nbs/', text).replace('nbs/../', '') # links: from nbs/ to the root
     return '<!-- made from nbs/index.ipynb by `make check`; edit that -->\n\n' + text + '\n'
 
 
