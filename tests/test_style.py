@@ -99,3 +99,13 @@ def test_nobody_asks_for_a_class(path):
 def test_ladders_are_found():
     ladders = ['isinstance(m, (UNetMask, int))', "hasattr(self.learn, 'gan')", "getattr(learn, 'gan', None)"]
     assert list(ladder('\n'.join([*ladders, 'isinstance(m, Tensor)', "getattr(options, 'learn')"]))) == ladders
+
+# the front page
+
+def test_the_front_page_leads_everywhere():
+    "Its links lead to files that exist, and to every notebook"
+    text = (repo/'README.md').read_text(encoding='utf8')
+    links = set(re.findall(r'(?:\]\(|src=")(?!\w+:|#)([^)"]+)', text))
+    assert [l for l in sorted(links) if not (repo/l).exists()] == []
+    everything = [name_of(p) for p in sorted((repo/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+    assert set(everything) - links == {'nbs/index.ipynb'}
