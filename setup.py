@@ -18,7 +18,8 @@ setup(
     classifiers=[f"Development Status :: {statuses[cfg['status']]}", 'Intended Audience :: Science/Research',
                  'Framework :: Jupyter', 'Topic :: Scientific/Engineering :: Artificial Intelligence',
                  'Programming Language :: Python :: 3'],
-    # run notebooks and presets travel as the data of packages of their own: nbs/runs -> shineon/runs, experiments/presets -> shineon/presets
+    # run notebooks and presets travel as the data of packages of their own:
+    # nbs/runs -> shineon/runs, experiments/presets -> shineon/presets
     packages=find_packages(include=['shineon*']) + ['shineon.runs', 'shineon.presets'],
     package_dir={'shineon.runs': 'nbs/runs', 'shineon.presets': 'experiments/presets'},
     package_data={'shineon.runs': ['*.ipynb'], 'shineon.presets': ['*.yaml']},
