@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 import shineon
 from shineon.data.clips import ClipReader, Clips
-from shineon.data.labels import person_names
+from shineon.data.labels import inputs_of
 from shineon.data.layouts import check_videos, needed_files, read_tryon_list, split_videos, vvt_videos
 
 @pytest.fixture(scope='module')
@@ -20,11 +20,11 @@ def untouched(real):
 
 def test_every_file_is_sound(videos):
     assert len(videos) == 3
-    check_videos(videos, needed_files(person_names, flow_warp=True), workers=2)
+    check_videos(videos, needed_files(inputs_of('person'), flow_warp=True), workers=2)
 
 @pytest.mark.parametrize('options', [dict(), dict(fine_height=128, fine_width=96, image_scale=.5)], ids=['256x192', '128x96'])
 def test_all_inputs(videos, options):
-    clips = Clips(videos, ClipReader(person_names, ['cloth', 'cloth_mask'], **options), n_frames_total=2)
+    clips = Clips(videos, ClipReader(inputs_of('person'), ['cloth', 'cloth_mask'], **options), n_frames_total=2)
     assert len(clips) == sum(len(v.frames) for v in videos)
     h,w = options.get('fine_height', 256), options.get('fine_width', 192)
     seen = 0
@@ -40,7 +40,7 @@ def test_all_inputs(videos, options):
 
 def person_of(video, frames):
     "Joints, silhouettes of parse and DensePose, and flow of some frames, from the files"
-    from shineon.data.represent import read_keypoints
+    from shineon.data.frame_files import read_keypoints
     from shineon.core.media import read_picture
     f = [video.frames[i].files for i in frames]
     return (np.stack([read_keypoints(o['keypoints']) for o in f]), np.stack([read_picture(o['parse'], 'L') for o in f]) > 0,
