@@ -2,7 +2,7 @@
 from pathlib import Path
 
 import numpy as np, pytest, torch
-import shineon
+import shineon # noqa: F401, before fastai
 from shineon.data.clips import ClipReader, Clips
 from shineon.data.labels import inputs_of
 from shineon.data.layouts import check_videos, needed_files, read_tryon_list, split_videos, vvt_videos
@@ -22,7 +22,9 @@ def test_every_file_is_sound(videos):
     assert len(videos) == 3
     check_videos(videos, needed_files(inputs_of('person'), flow_warp=True), workers=2)
 
-@pytest.mark.parametrize('options', [dict(), dict(fine_height=128, fine_width=96, image_scale=.5)], ids=['256x192', '128x96'])
+half = dict(fine_height=128, fine_width=96, image_scale=.5)
+
+@pytest.mark.parametrize('options', [dict(), half], ids=['256x192', '128x96'])
 def test_all_inputs(videos, options):
     clips = Clips(videos, ClipReader(inputs_of('person'), ['cloth', 'cloth_mask'], **options), n_frames_total=2)
     assert len(clips) == sum(len(v.frames) for v in videos)
@@ -30,7 +32,8 @@ def test_all_inputs(videos, options):
     seen = 0
     for i in range(0, len(clips), 3):
         clip = clips[i]
-        channels = dict(image=3, agnostic=4, cocopose=18, densepose=3, flow=2, cloth=3, cloth_mask=1, im_cloth=3, im_cloth_mask=1)
+        channels = dict(image=3, agnostic=4, cocopose=18, densepose=3, flow=2, cloth=3, cloth_mask=1,
+                        im_cloth=3, im_cloth_mask=1)
         for k,c in channels.items():
             assert clip[k].shape == (2,c,h,w) and clip[k].isfinite().all(), k
             if k not in ('flow',): assert -1 <= clip[k].min() and clip[k].max() <= 1, k
@@ -43,8 +46,10 @@ def person_of(video, frames):
     from shineon.data.frame_files import read_keypoints
     from shineon.core.media import read_picture
     f = [video.frames[i].files for i in frames]
-    return (np.stack([read_keypoints(o['keypoints']) for o in f]), np.stack([read_picture(o['parse'], 'L') for o in f]) > 0,
-            np.stack([read_picture(o['densepose']) for o in f])[...,0] > 0)
+    joints = np.stack([read_keypoints(o['keypoints']) for o in f])
+    parse = np.stack([read_picture(o['parse'], 'L') for o in f])
+    dense = np.stack([read_picture(o['densepose']) for o in f])
+    return joints, parse > 0, dense[...,0] > 0
 
 def test_annotations_agree(videos):
     from shineon.data.represent import pose_maps
@@ -79,7 +84,8 @@ def loaders(real):
         train, valid = split_videos(vvt_videos(real/'vvt', 'train'), .5)
         reader = ClipReader(['agnostic','cocopose','densepose','flow'], fine_height=128, fine_width=64, image_scale=.5)
         for v in train + valid: v.frames = v.frames[:4]
-        return clip_loaders(train, valid, reader, batch_size=2, workers=0, limit_train_batches=2, limit_val_batches=1, **kw)
+        few = dict(batch_size=2, workers=0, limit_train_batches=2, limit_val_batches=1)
+        return clip_loaders(train, valid, reader, **few, **kw)
     return make
 
 def test_training_steps(loaders):
@@ -108,7 +114,8 @@ def test_tryon_list(real, tmp_path):
     pairs = read_tryon_list(listed, vvt_videos(real/'vvt', 'test'))
     warp, unet = WarpModule(fine_height=128, fine_width=64, ngf=4).eval(), UNetMask(ngf=4).eval()
     for cloth,video in pairs:
-        pictures = (to_uint8(f['result'][0,-1]) for f in dress(video, tryon_reader(warp, unet, fine_height=128, fine_width=64, image_scale=.5), unet, warp, cloth))
+        reader = tryon_reader(warp, unet, fine_height=128, fine_width=64, image_scale=.5)
+        pictures = (to_uint8(f['result'][0,-1]) for f in dress(video, reader, unet, warp, cloth))
         files = save_result(pictures, tmp_path, video, cloth, ['png', 'mp4'], 25)
         names = {f'{cloth.name}.FOR.{f.name}' for f in video.frames}
         assert names <= {p.name for p in (tmp_path/video.id).iterdir()} and all(f.exists() for f in files)
