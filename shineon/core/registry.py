@@ -8,6 +8,7 @@ __all__ = ['import_home', 'import_installed', 'Registry']
 # %% ../../nbs/core/06_registry.ipynb #af6f2f35
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
@@ -25,10 +26,11 @@ def import_home(
     for found in iter_modules(getattr(module, '__path__', [])): import_module(f'{home}.{found.name}')
 
 # %% ../../nbs/core/06_registry.ipynb #f6cc66fd
+@cache
 def import_installed(
     group:str='shineon.plugins', # of entry points
 ) -> list[str]: # names of those that were imported
-    "Import the plugins of installed packages; a failing one is reported on stderr"
+    "Import the plugins of installed packages, once a process; a failing one is reported on stderr"
     loaded = []
     for point in entry_points(group=group):
         try: point.load()
@@ -85,7 +87,9 @@ def __getitem__(self:Registry,
     name:str, # name or synonym of an entry
 ): # the entry
     "The entry of that name; `OptionError` for an unknown one"
-    if name in self: return self._entries[self._proper(name)]
+    proper = self._proper(name)
+    if proper in self._entries: return self._entries[proper]
+    if name in self: return self._entries[self._proper(name)] # after the home was asked
     if self.unknown: raise self.unknown(name)
     raise OptionError(f'no {self.kind} is called {name!r}', do=f'Choose from {", ".join(self)}')
 
