@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['lip_names', 'LIP', 'clothes_ids', 'keep_ids', 'coco_names', 'COCO', 'coco_limbs', 'densepose_names', 'DENSEPOSE',
-           'CHANNELS', 'person_names', 'cloth_names', 'INPUTS', 'model_synonyms', 'lip_ids', 'swap_sides', 'palette',
-           'n_channels', 'Input', 'inputs_of']
+           'INPUTS', 'lip_ids', 'swap_sides', 'palette', 'Input', 'inputs_of']
 
 # %% ../../nbs/data/10_labels.ipynb #df77b44d
 from collections.abc import Callable
@@ -68,16 +67,6 @@ def palette(
     colours = (.15 + .85*rgb.clip(0,1)) * light * 255
     return np.concatenate([np.zeros((1,3)), colours]).astype(np.uint8)
 
-# %% ../../nbs/data/10_labels.ipynb #6fdedc22
-CHANNELS = dict(agnostic=4, cocopose=18, densepose=3, flow=2, cloth=3, cloth_mask=1) # input name -> channels
-person_names, cloth_names = ['agnostic','cocopose','densepose','flow'], ['cloth','cloth_mask']
-
-def n_channels(
-    names:list[str], # names of inputs
-) -> int: # channels of all of them joined
-    "Channels of some inputs"
-    return sum(CHANNELS[n] for n in names)
-
 # %% ../../nbs/data/10_labels.ipynb #5ca1ff6e
 @dataclass(frozen=True)
 class Input:
@@ -101,6 +90,3 @@ def inputs_of(
 ) -> list[str]: # names
     "Names of the inputs of a person, or of a garment"
     return [i.name for i in INPUTS.values() if i.of == of]
-
-# %% ../../nbs/data/10_labels.ipynb #f0b84744
-model_synonyms = dict(gmm='warp', unet_mask='unet', tom='unet') # other names -> the name used here

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'Frame', 'Video', 'Layout', 'find_layout', 'layout_root', 'vvt_place', 'vvt_cloth', 'vvt_videos',
-           'truth_files', 'check_dataset', 'needed_files', 'check_videos', 'split_videos', 'read_tryon_list',
-           'random_pairs']
+           'truth_files', 'needed_files', 'check_videos', 'split_videos', 'read_tryon_list', 'random_pairs']
 
 # %% ../../nbs/data/12_layouts.ipynb #94b2a8ca
 import csv, os, random
@@ -198,13 +197,6 @@ def _is_vvt(root): # a folder with product photos, and frames of training or tes
 
 # %% ../../nbs/data/12_layouts.ipynb #de011219
 LAYOUTS.add(Layout('vvt', vvt_videos, _is_vvt, 'vvt_dataroot', truth_files, _vvt_true_folders))
-
-# %% ../../nbs/data/12_layouts.ipynb #633705f8
-def check_dataset(
-    dataset:str='vvt', # name of a data set's layout
-):
-    "`OptionError` for a layout that is not read"
-    LAYOUTS[dataset]
 
 # %% ../../nbs/data/12_layouts.ipynb #b0e998aa
 def _refuse_unknown(option, names, of): # inputs that an option names
