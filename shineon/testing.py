@@ -25,6 +25,12 @@ def as_shown(
     return (pic.movedim(0, -1)/2 + .5).clamp(0, 1).squeeze(-1).numpy()
 
 # %% ../nbs/testing.ipynb #cc4f520f
+def _row(pics, size, more): # axes side by side, `size` inches wide each, and `more` inches above
+    tallest = max(p.shape[0]/p.shape[1] for p in pics)
+    figsize = size*len(pics), size*tallest + more
+    return plt.subplots(1, len(pics), figsize=figsize, squeeze=False, layout='constrained')[1][0]
+
+# %% ../nbs/testing.ipynb #8d65e649
 def show(
     pics:list, # see `as_shown`
     titles:list[str]=(), # one a picture
@@ -34,10 +40,11 @@ def show(
 ) -> np.ndarray: # the axes
     "Pictures in a row, under their titles"
     pics = [as_shown(p) for p in pics]
-    if axes is None:
-        height = size*max(p.shape[0]/p.shape[1] for p in pics) + .3*bool(titles)
-        axes = plt.subplots(1, len(pics), figsize=(size*len(pics), height), squeeze=False, layout='constrained')[1][0]
-    for ax,pic in zip(axes, pics): ax.imshow(pic, **({'cmap': 'gray'} if pic.ndim == 2 else {}) | kwargs); ax.axis('off')
+    if axes is None: axes = _row(pics, size, .3*bool(titles))
+    for ax,pic in zip(axes, pics):
+        grey = dict(cmap='gray') if pic.ndim == 2 else {}
+        ax.imshow(pic, **grey | kwargs)
+        ax.axis('off')
     for ax,title in zip(axes, titles): ax.set_title(title, fontsize=9)
     return axes
 
@@ -48,7 +55,8 @@ def shirt(
     dx:float=0., # moved so many pixels to the right
 ) -> Tensor: # `(3 h w)`, in [-1, 1]
     "A striped shirt on white"
-    y,x = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w) - dx*2/(w-1), indexing='ij')
+    y = torch.linspace(-1, 1, h)[:,None]
+    x = torch.linspace(-1, 1, w) - dx*2/(w-1)
     torso = (x.abs() < .5) & (y.abs() < .7)
     sleeves = (x.abs() < .85) & (y > -.7) & (y < -.2)
     neck = (x.abs() < .2) & (y < -.55)
@@ -71,6 +79,26 @@ def flat_weights(
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 # %% ../nbs/testing.ipynb #478f26d4
+def _walker(b, n, h, w, step): # -> masks of body and head `(b n 1 h w)`, rows `(h w)`
+    y,x = (torch.arange(size)/size*2 - 1 for size in (h, w))
+    y,x = torch.meshgrid(y, x, indexing='ij')
+    start = (torch.rand(b,1,1,1,1) - .5)*.6
+    frames = torch.arange(n)[:,None,None,None]
+    x = x - start - frames*2*step/w # seen from the person
+    body = ((x.abs() < .35) & (y > -.2)).float()
+    return body, (x**2 + (y + .45)**2 < .06).float(), y
+
+# %% ../nbs/testing.ipynb #3fc6f20d
+def _outline(body): # a mask wider than the body
+    wide = 2*(body.shape[-2]//16) + 1
+    share = F.avg_pool2d(body.flatten(0,1), wide, 1, wide//2)
+    return (share > .2).float().unflatten(0, body.shape[:2])
+
+# %% ../nbs/testing.ipynb #9aa67c75
+def _stripes(y, hue): # a colour and its opposite
+    return torch.where((y*8).floor() % 2 == 0, hue, -hue)
+
+# %% ../nbs/testing.ipynb #827d85e2
 def toy_clips(
     b:int, # clips
     n:int=1, # frames of a clip
@@ -79,24 +107,20 @@ def toy_clips(
     step:int=3, # pixels that the person moves in a frame
 ) -> dict[str,Tensor]: # a batch of clips, `(b n c h w)` each
     "Persons in striped shirts who walk to the right, drawn at random"
-    y,x = torch.meshgrid(torch.arange(h)/h*2 - 1, torch.arange(w)/w*2 - 1, indexing='ij')
-    start = (torch.rand(b,1,1,1,1) - .5)*.6
-    x = x - start - torch.arange(n)[:,None,None,None]*2*step/w # (b n 1 h w): seen from the person
-    body, head = ((x.abs() < .35) & (y > -.2)).float(), (x**2 + (y + .45)**2 < .06).float()
-    hue = torch.rand(b,1,3,1,1)*2 - 1
-    stripes = torch.where((y*8).floor() % 2 == 0, hue, -hue) # (b 1 3 h w)
-    wall = torch.stack([y, -y, y*0])*.5 # (3 h w)
+    body, head, y = _walker(b, n, h, w, step)
+    stripes = _stripes(y, torch.rand(b,1,3,1,1)*2 - 1) # (b 1 3 h w)
+    wall = torch.stack([y, -y, y*0])*.5
     skin = torch.tensor([.8,.4,.2])[:,None,None]
     rest = head*skin + (1 - head)*wall # (b n 3 h w)
-    wide = 2*(h//16) + 1
-    outline = (F.avg_pool2d(body.flatten(0,1), wide, 1, wide//2) > .2).float().unflatten(0, (b,n)) # wider than the body
-    flow = torch.zeros(b,n,2,h,w)
+    outline, flow = _outline(body), torch.zeros(b,n,2,h,w)
     flow[:,1:,0] = -step
     cloth = body*stripes + 1 - body
-    return dict(agnostic=torch.cat([outline*2 - 1, rest*(1 - outline) - outline], 2),
-                densepose=torch.cat([outline, head, outline - head], 2), flow=flow,
-                cloth=cloth, warped_cloth=cloth, warped_cloth_mask=body,
-                image=body*stripes + (1 - body)*rest, valid=torch.ones(b,n,1,1,1))
+    kept = rest*(1 - outline) - outline
+    clip = dict(agnostic=torch.cat([outline*2 - 1, kept], 2))
+    clip |= dict(densepose=torch.cat([outline, head, outline - head], 2), flow=flow)
+    clip |= dict(cloth=cloth, warped_cloth=cloth, warped_cloth_mask=body)
+    image = body*stripes + (1 - body)*rest
+    return clip | dict(image=image, valid=torch.ones(b,n,1,1,1))
 
 # %% ../nbs/testing.ipynb #19c28219
 def synth_clip(
@@ -131,9 +155,11 @@ def synth_loaders(
     "fastai `DataLoaders` of toy clips; every second one begins before its video"
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
+    def clip(seed):
+        clip = synth_clip(n, size, seed, first=n > 1 and seed % 2 == 1)
+        return {k: v.to(dtype) for k,v in clip.items()}
     def loader(seeds):
-        clips = [synth_clip(n, size, seed=s, first=n > 1 and s % 2 == 1) for s in seeds]
-        clips = [{k: v.to(dtype) for k,v in c.items()} for c in clips]
+        clips = [clip(s) for s in seeds]
         return DataLoader([(c,c) for c in clips], bs=bs)
     return DataLoaders(loader(range(n_clips)), loader(range(90, 92)), device='cpu')
 
@@ -152,16 +178,18 @@ def synth_learner(
     **kwargs # of `SamsGenerator`
 ):
     "A small SAMS-GAN in a fastai `Learner`, which trains in a second"
-    import shineon # before fastai
+    import shineon # noqa: F401, before fastai
     from fastai.learner import Learner
     from fastai.optimizer import OptimWrapper
     from shineon.models.sams import SamsGenerator
     from shineon.train.gan import GANCallback, SamsLoss
     torch.manual_seed(seed)
-    model = SamsGenerator(n_frames_total=n, ngf_pow_outer=2, ngf_pow_inner=3, num_middle=1, **kwargs).to(dtype)
+    small = dict(ngf_pow_outer=2, ngf_pow_inner=3, num_middle=1)
+    model = SamsGenerator(n_frames_total=n, **small, **kwargs).to(dtype)
     if gan is not None: cbs = [GANCallback(*(c.to(dtype) for c in toy_critics(n)), **gan), *cbs]
-    return Learner(synth_loaders(n, n_clips, bs, size, dtype), model, SamsLoss(wt_l1=wt_l1, wt_vgg=0), lr=lr, train_bn=False,
-                   opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999)), cbs=cbs)
+    loaders, loss = synth_loaders(n, n_clips, bs, size, dtype), SamsLoss(wt_l1=wt_l1, wt_vgg=0)
+    adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999))
+    return Learner(loaders, model, loss, lr=lr, train_bn=False, opt_func=adam, cbs=cbs)
 
 # %% ../nbs/testing.ipynb #b653d630
 def fit_quietly(

@@ -43,7 +43,7 @@ def test_all_inputs(videos, options):
 def person_of(video, frames):
     "Joints, silhouettes of parse and DensePose, and flow of some frames, from the files"
     from shineon.core.media import read_picture
-    from shineon.data.represent import read_keypoints
+    from shineon.data.frame_files import read_keypoints
     files = [video.frames[i].files for i in frames]
     joints = np.stack([read_keypoints(f['keypoints']) for f in files])
     parse = np.stack([read_picture(f['parse'], 'L') for f in files])

@@ -19,18 +19,29 @@ class ShineOnError(Exception):
         where:object='', # the file, folder or option it is about
         do:str='', # the remedy
     ):
-        super().__init__(': '.join(str(o) for o in (what, where) if str(o)) + (f'. {do}' if do else ''))
+        place = ': '.join(str(o) for o in (what, where) if str(o))
+        super().__init__(f'{place}. {do}' if do else place)
 
+# %% ../../nbs/core/01_errors.ipynb #f449a4c5
 class DataError(ShineOnError): "A data set, or one of its files, is missing, broken or contradicts another"
+
+# %% ../../nbs/core/01_errors.ipynb #8ad0829d
 class OptionError(ShineOnError): "An option has a value that cannot work"
+
+# %% ../../nbs/core/01_errors.ipynb #ff92b807
 class CheckpointError(ShineOnError): "A checkpoint is broken, or belongs to another model"
+
+# %% ../../nbs/core/01_errors.ipynb #61d8e297
 class TrainingError(ShineOnError): "Training went wrong and was stopped"
 
+# %% ../../nbs/core/01_errors.ipynb #77880655
 class Stopped(ShineOnError):
     "A run was told to stop, and did"
     def __init__(self, *args,
         number:int=2, # of the signal
-    ): super().__init__(*args); self.number = number
+    ):
+        super().__init__(*args)
+        self.number = number
 
 # %% ../../nbs/core/01_errors.ipynb #8f7fcdac
 def at_least(

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['read_picture', 'write_png', 'write_video', 'read_video', 'video_info', 'ahead', 'fan_out', 'labelled',
-           'contact_sheet', 'show_video', 'show_picture', 'read_flo', 'write_flo']
+           'contact_sheet', 'show_video', 'show_picture', 'read_flo', 'write_flo', 'estimate_flow']
 
 # %% ../../nbs/core/04_media.ipynb #7f7dbad3
-import numpy as np
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,38 +16,55 @@ from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
 from queue import Full, Queue
+
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
 from .errors import DataError, OptionError, replacing
 
 # %% ../../nbs/core/04_media.ipynb #3545503d
 _most_pixels = 2**26 # larger pictures are left to PIL, which asks whether a small file could really be so large
 
-def _plain(data, mode): # bytes of a file -> its pixels, or None where that is a matter for PIL
-    from kornia_rs.io import ImageDecoder, decode_image_jpegturbo, decode_image_png_u8 # late: a command line that reads no picture starts without it
-    try:
-        if data[:2] == b'\xff\xd8' and mode == 'RGB':
-            size = ImageDecoder().read_header(data)
-            return decode_image_jpegturbo(data, 'rgb') if size.height*size.width <= _most_pixels else None
-        w,h = int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
-        if data[:8] != b'\x89PNG\r\n\x1a\n' or w*h > _most_pixels or data[24] != 8: return None
-        if mode == 'RGB' and data[25] == 2: return decode_image_png_u8(data, (h, w), 'rgb')
-        if mode == 'L' and data[25] in (0, 3): return decode_image_png_u8(data, (h, w), 'mono')[...,0]
-    except Exception: return None # it raises nothing more special
+def _decode_jpeg(io, data): # bytes of a JPEG -> `(h w 3)`; None for one that is left to PIL
+    size = io.ImageDecoder().read_header(data)
+    return io.decode_image_jpegturbo(data, 'rgb') if size.height*size.width <= _most_pixels else None
 
+# %% ../../nbs/core/04_media.ipynb #c7926253
+def _decode_png(io, data, mode): # bytes of a PNG of 8 bits -> `(h w 3)` or `(h w)`; None for one that is left to PIL
+    (w,h), (bits,kind) = (int.from_bytes(data[i:i+4], 'big') for i in (16, 20)), data[24:26] # of the header
+    if w*h > _most_pixels or bits != 8: return None
+    if mode == 'RGB' and kind == 2: return io.decode_image_png_u8(data, (h, w), 'rgb')
+    if mode == 'L' and kind in (0, 3): return io.decode_image_png_u8(data, (h, w), 'mono')[...,0] # grey, or a palette
+    return None
+
+# %% ../../nbs/core/04_media.ipynb #203fbe41
+def _decode_fast(data, mode): # bytes of a file -> its pixels; None for one that is left to PIL
+    from kornia_rs import io # late: a command line that reads no picture starts without it
+    try:
+        if mode == 'RGB' and data[:2] == b'\xff\xd8': return _decode_jpeg(io, data)
+        if data[:8] == b'\x89PNG\r\n\x1a\n': return _decode_png(io, data, mode)
+    except Exception: pass # it raises nothing more special
+    return None
+
+# %% ../../nbs/core/04_media.ipynb #2e553c6e
+def _decode_pil(path, mode): # a picture file of any kind -> its pixels
+    with Image.open(path) as im:
+        if mode == 'L' and im.mode in ('P', 'L'): return np.array(im)
+        return np.array(im.convert(mode))
+
+# %% ../../nbs/core/04_media.ipynb #92942f4e
 def read_picture(
     path:str|Path, # any picture file
     mode:str='RGB', # 'RGB'; 'L' for labels: palette pictures then give their indices
 ) -> np.ndarray: # `(h w 3)` or `(h w)`, uint8
     "Pixels of a picture file"
     try:
-        with open(path, 'rb') as file: pixels = _plain(file.read(), mode)
-        if pixels is not None: return pixels
-        with Image.open(path) as im:
-            if mode == 'L' and im.mode in ('P', 'L'): return np.array(im)
-            return np.array(im.convert(mode))
+        with open(path, 'rb') as file: pixels = _decode_fast(file.read(), mode)
+        return _decode_pil(path, mode) if pixels is None else pixels
     except FileNotFoundError: raise DataError('no such picture', path, 'Check the name and the folder') from None
     except (OSError, SyntaxError, ValueError) as e:
-        raise DataError(f'unreadable picture ({str(e).splitlines()[0]})', path, 'Make this file again, or remove its frame') from None
+        why = f'unreadable picture ({str(e).splitlines()[0]})'
+        raise DataError(why, path, 'Make this file again, or remove its frame') from None
 
 # %% ../../nbs/core/04_media.ipynb #a1ffb22c
 def write_png(
@@ -70,7 +86,8 @@ def _checked(
             raise DataError(f'frame {i} is {f.dtype} {f.shape}, not a uint8 picture (h, w, 3)', path)
         if first is None: first = f.shape
         if f.shape != first:
-            raise DataError(f'frame {i} is {f.shape[1]}x{f.shape[0]}, the first one {first[1]}x{first[0]}', path, 'Give all frames one size')
+            sizes = f'frame {i} is {f.shape[1]}x{f.shape[0]}, the first one {first[1]}x{first[0]}'
+            raise DataError(sizes, path, 'Give all frames one size')
         yield f
 
 # %% ../../nbs/core/04_media.ipynb #05497268
@@ -81,9 +98,11 @@ def _mp4(head):
     def prepare(f):
         f = av.VideoFrame.from_ndarray(np.pad(f, pad, mode='edge'), format='rgb24')
         return f.reformat(format='yuv420p', dst_colorspace='ITU709')
-    bt709 = dict(colorspace=1, color_primaries=1, color_trc=1, color_range=1) # numbers of ITU-T H.273; range 1 is the studio range
-    return dict(format='mp4', options={'movflags':'faststart'}), dict(name='libx264', pix_fmt='yuv420p', options={'crf':'18'}, **bt709), prepare
+    bt709 = dict(colorspace=1, color_primaries=1, color_trc=1) # numbers of ITU-T H.273
+    encoder = dict(name='libx264', pix_fmt='yuv420p', options={'crf':'18'}, color_range=1, **bt709) # 1: studio range
+    return dict(format='mp4', options={'movflags':'faststart'}), encoder, prepare
 
+# %% ../../nbs/core/04_media.ipynb #5b0fb25d
 def _gif(head):
     "Up to 256 colours, chosen from the first frames"
     import av
@@ -96,9 +115,9 @@ def _gif(head):
         return av.VideoFrame.from_ndarray((index, argb), format='pal8')
     return dict(format='gif'), dict(name='gif', pix_fmt='pal8'), prepare
 
-_kinds = {'.mp4': _mp4, '.gif': _gif}
+# %% ../../nbs/core/04_media.ipynb #8055d792
+_video_kinds = {'.mp4': _mp4, '.gif': _gif} # ending -> how it is written
 
-# %% ../../nbs/core/04_media.ipynb #5b0fb25d
 def write_video(
     path:str|Path, # ends in .mp4 or .gif; its folder is made
     frames:Iterable[np.ndarray], # `(h w 3)` uint8 each, all of one size; consumed one at a time
@@ -108,18 +127,23 @@ def write_video(
     import av
     path = Path(path)
     kind = path.suffix.lower()
-    if kind not in _kinds: raise OptionError('a video must end in .mp4 or .gif', path)
+    if kind not in _video_kinds: raise OptionError('a video must end in .mp4 or .gif', path)
     if fps <= 0: raise OptionError(f'fps is {fps}; it must be above 0', path)
     frames = _checked(frames, path)
     head = list(islice(frames, 32)) # what the palette of a gif is made from
     if not head: raise DataError('there are no frames to write', path)
-    file,encoder,prepare = _kinds[kind](head)
+    file,encoder,prepare = _video_kinds[kind](head)
     with replacing(path) as tmp, av.open(str(tmp), 'w', **file) as out:
-        stream = out.add_stream(encoder.pop('name'), rate=Fraction(fps).limit_denominator(1001))
-        first = prepare(head[0])
-        for k,v in dict(encoder, width=first.width, height=first.height).items(): setattr(stream.codec_context, k, v)
+        stream = _add_stream(out, encoder, prepare(head[0]), fps)
         for f in chain(head, frames): out.mux(stream.encode(prepare(f)))
         out.mux(stream.encode()) # what the encoder still holds
+
+# %% ../../nbs/core/04_media.ipynb #011f4128
+def _add_stream(out, encoder, first, fps): # to an open file; `first`: its first frame, prepared
+    encoder = encoder | dict(width=first.width, height=first.height)
+    stream = out.add_stream(encoder.pop('name'), rate=Fraction(fps).limit_denominator(1001))
+    for k,v in encoder.items(): setattr(stream.codec_context, k, v)
+    return stream
 
 # %% ../../nbs/core/04_media.ipynb #2f5f8e72
 @contextmanager
@@ -131,8 +155,10 @@ def _opened(path):
         with av.open(str(path)) as file:
             if not file.streams.video: raise DataError('this file has no pictures', path)
             yield file
-    except av.FFmpegError as e: raise DataError(f'this video is broken ({e.strerror})', path, 'Write or copy it anew') from e
+    except av.FFmpegError as e:
+        raise DataError(f'this video is broken ({e.strerror})', path, 'Write or copy it anew') from e
 
+# %% ../../nbs/core/04_media.ipynb #dc96b8a9
 def read_video(
     path:str|Path, # any video FFmpeg reads
 ) -> Iterator[np.ndarray]: # `(h w 3)` uint8 each, from first to last
@@ -142,10 +168,11 @@ def read_video(
             if packet.is_corrupt: raise DataError('this video breaks off', path, 'Write or copy it anew')
             for f in packet.decode(): yield f.to_ndarray(format='rgb24')
 
+# %% ../../nbs/core/04_media.ipynb #1786c70b
 def video_info(
     path:str|Path, # any video FFmpeg reads
 ) -> dict: # `fps` (a float), `height`, `width`, and `frames`, 0 where the file does not say
-    "What a video says of itself, without decoding it"
+    "Speed, size and number of frames of a video, without decoding it"
     with _opened(path) as file:
         s = file.streams.video[0]
         return dict(fps=float(s.average_rate or 0), height=s.height, width=s.width, frames=s.frames)
@@ -169,6 +196,21 @@ def ahead(
 # %% ../../nbs/core/04_media.ipynb #66781d30
 class _GivenUp(Exception): "The items of a consumer have ended in an error"
 
+# %% ../../nbs/core/04_media.ipynb #0b3ea5e0
+def _received(queue, end): # the items that a consumer gets, until `end`
+    while (item := queue.get()) is not end:
+        if item is _GivenUp: raise _GivenUp
+        yield item
+
+# %% ../../nbs/core/04_media.ipynb #19894f45
+def _put(queue, job, item): # False if the consumer needs no more
+    while not job.done():
+        try: queue.put(item, timeout=.05)
+        except Full: continue
+        return True
+    return False
+
+# %% ../../nbs/core/04_media.ipynb #99b02b13
 def fan_out(
     items:Iterable, # consumed once
     consumers:list[Callable[[Iterable],object]], # each is called with an iterable of all items, in a thread
@@ -176,27 +218,15 @@ def fan_out(
 ) -> list: # what the consumers return
     "Give all items to several consumers side by side"
     end, queues = object(), [Queue(n) for _ in consumers]
-    def received(queue):
-        while (item := queue.get()) is not end:
-            if item is _GivenUp: raise _GivenUp
-            yield item
-    def put(item):
-        for queue,job in zip(queues, jobs):
-            while not job.done():
-                try: queue.put(item, timeout=.05); break
-                except Full: pass
-            else: job.result() # its error, if it has one
     with ThreadPoolExecutor(max(len(consumers), 1)) as pool:
-        jobs = [pool.submit(c, received(q)) for c,q in zip(consumers, queues)]
+        jobs = [pool.submit(c, _received(q, end)) for c,q in zip(consumers, queues)]
         try:
-            for item in items: put(item)
-            put(end)
+            for item in chain(items, [end]):
+                for queue,job in zip(queues, jobs):
+                    if not _put(queue, job, item): job.result() # its error, if it has one
             return [job.result() for job in jobs]
         except BaseException:
-            for queue,job in zip(queues, jobs):
-                while not job.done(): # room for the last word
-                    try: queue.put(_GivenUp, timeout=.05); break
-                    except Full: pass
+            for queue,job in zip(queues, jobs): _put(queue, job, _GivenUp)
             raise
 
 # %% ../../nbs/core/04_media.ipynb #53a773fd
@@ -214,6 +244,11 @@ def labelled(
     return np.concatenate([np.array(strip), img])
 
 # %% ../../nbs/core/04_media.ipynb #1b2cb68e
+def _paste(sheet, img, y, x, h, w): # into the middle of a cell of `h` by `w` pixels
+    y,x = y + (h-img.shape[0])//2, x + (w-img.shape[1])//2
+    sheet[y:y+img.shape[0], x:x+img.shape[1]] = img
+
+# %% ../../nbs/core/04_media.ipynb #16d58896
 def contact_sheet(
     rows:list[list[np.ndarray|None]], # pictures `(h w 3)` uint8; None leaves a cell white
     titles:list[str], # one a column
@@ -222,15 +257,14 @@ def contact_sheet(
 ) -> np.ndarray: # the sheet, `(H W 3)`, uint8
     "Lay pictures out in rows and columns under their titles"
     h,w = np.max([img.shape[:2] for row in rows for img in row if img is not None], axis=0)
-    head = [labelled(np.empty((0,w,3), np.uint8), t) for t in titles]
-    top = len(head[0])
-    sheet = np.full((top + len(rows)*(h+gutter) - gutter, len(titles)*(w+gutter) - gutter, 3), 255, np.uint8)
-    for x,strip in enumerate(head): sheet[:top, x*(w+gutter):][:,:w] = strip
+    heads = [labelled(np.empty((0,w,3), np.uint8), t) for t in titles]
+    top = len(heads[0])
+    size = top + len(rows)*(h+gutter) - gutter, len(titles)*(w+gutter) - gutter
+    sheet = np.full((*size, 3), 255, np.uint8)
+    for x,head in enumerate(heads): sheet[:top, x*(w+gutter):][:,:w] = head
     for y,row in enumerate(rows):
         for x,img in enumerate(row):
-            if img is None: continue
-            y0,x0 = top + y*(h+gutter) + (h-img.shape[0])//2, x*(w+gutter) + (w-img.shape[1])//2
-            sheet[y0:y0+img.shape[0], x0:x0+img.shape[1]] = img
+            if img is not None: _paste(sheet, img, top + y*(h+gutter), x*(w+gutter), h, w)
     if path: write_png(path, sheet)
     return sheet
 
@@ -255,7 +289,7 @@ def show_picture(
     pic.save(out, 'JPEG', quality=85)
     return Shown(out.getvalue(), format='jpeg')
 
-# %% ../../nbs/core/04_media.ipynb #62b73027
+# %% ../../nbs/core/04_media.ipynb #f1c62d79
 _flo_magic = np.float32(202021.25)
 
 def read_flo(
@@ -263,17 +297,29 @@ def read_flo(
 ) -> np.ndarray: # `(h w 2)`, float32: x and y displacement in pixels
     "Optical flow from a Middlebury file"
     try: raw = np.fromfile(path, np.float32)
-    except FileNotFoundError: raise DataError('no such flow file', path, 'Compute the flow from its frame to the one before') from None
+    except FileNotFoundError:
+        raise DataError('no such flow file', path, 'Compute the flow from its frame to the one before') from None
     w,h = raw[1:3].view(np.int32).tolist() if len(raw) > 3 else (0,0)
     if len(raw) < 3 or raw[0] != _flo_magic or len(raw) != 3 + h*w*2:
         raise DataError('not a whole Middlebury .flo file', path, 'Compute this flow again')
     return raw[3:].reshape(h, w, 2)
 
+# %% ../../nbs/core/04_media.ipynb #80883ecc
 def write_flo(
     path:str|Path, # file to write
     flow:np.ndarray, # `(h w 2)`, pixels
 ):
     "Write optical flow as a Middlebury file"
     h,w,_ = flow.shape
-    with replacing(path) as tmp:
-        np.concatenate([[_flo_magic], np.array([w,h], np.int32).view(np.float32), flow.astype(np.float32).ravel()]).astype(np.float32).tofile(tmp)
+    head = _flo_magic.tobytes() + np.array([w,h], '<i4').tobytes()
+    with replacing(path) as tmp: tmp.write_bytes(head + flow.astype('<f4').tobytes())
+
+# %% ../../nbs/core/04_media.ipynb #23213096
+def estimate_flow(
+    now:np.ndarray, # current frame, `(h w 3)`, uint8
+    previous:np.ndarray, # the frame before, of the same size
+) -> np.ndarray: # `(h w 2)`, float32, in pixels: x, then y
+    "Optical flow from the current frame to the previous one (dense inverse search)"
+    import cv2 # late: only who estimates flow loads it
+    grey = [cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in (now, previous)]
+    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)

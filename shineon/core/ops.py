@@ -10,21 +10,25 @@ import numpy as np, torch, torch.nn.functional as F
 from torch import Tensor
 
 # %% ../../nbs/core/05_ops.ipynb #ca80f74c
+def _planar(pics): # `(... h w c)` bytes -> `(... c h w)` float32; moved as bytes, which is less to move than floats
+    writeable = pics if pics.flags.writeable else pics.copy()
+    return torch.from_numpy(writeable).movedim(-1, -3).contiguous().float()
+
+# %% ../../nbs/core/05_ops.ipynb #e764f1ab
 def to_tensor(
     pics:np.ndarray, # `(... h w c)`, uint8
 ) -> Tensor: # `(... c h w)`, float32 in [-1, 1]
     "Pictures to network inputs"
     return _planar(pics).div_(127.5).sub_(1)
 
-def _planar(pics): # `(... h w c)` bytes -> `(... c h w)` float32; bytes are moved before they become four times as long
-    return torch.from_numpy(pics if pics.flags.writeable else pics.copy()).movedim(-1, -3).contiguous().float()
-
+# %% ../../nbs/core/05_ops.ipynb #ddb349f3
 def to_uint8(
     x:Tensor, # `(... c h w)` in [-1, 1]; one channel becomes grey
 ) -> np.ndarray: # `(... h w 3)`, uint8
     "Network outputs to pictures"
     pics = x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte().cpu().numpy()
-    return np.moveaxis(np.repeat(pics, 3, -3) if x.shape[-3] == 1 else pics, -3, -1)
+    if x.shape[-3] == 1: pics = np.repeat(pics, 3, -3)
+    return np.moveaxis(pics, -3, -1)
 
 # %% ../../nbs/core/05_ops.ipynb #acbc7dad
 def identity_grid(
@@ -36,6 +40,7 @@ def identity_grid(
     y,x = torch.meshgrid(torch.linspace(-1, 1, h, **kw), torch.linspace(-1, 1, w, **kw), indexing='ij')
     return torch.stack([x, y], -1)
 
+# %% ../../nbs/core/05_ops.ipynb #50fbf9bc
 def resample(
     x:Tensor, # previous picture, `(b c h w)`
     flow:Tensor, # pixels from current to previous, `(b 2 h w)`: x, then y
@@ -43,4 +48,5 @@ def resample(
     "Warp the previous picture by optical flow"
     h,w = x.shape[-2:]
     step = torch.stack([flow[:,0]*(2/(w-1)), flow[:,1]*(2/(h-1))], -1) # (b h w 2)
-    return F.grid_sample(x, identity_grid(h, w, dtype=flow.dtype, device=flow.device) + step, padding_mode='border', align_corners=True)
+    grid = identity_grid(h, w, dtype=flow.dtype, device=flow.device) + step
+    return F.grid_sample(x, grid, padding_mode='border', align_corners=True)

@@ -42,10 +42,13 @@ def load_plugin(
     "Import a plugin; `OptionError` where it is missing or fails"
     path = Path(name)
     is_file = path.suffix in ('.py', '.ipynb')
-    if is_file and not path.is_file(): raise OptionError('no such plugin', path, 'Give a Python file, a notebook or the name of a module')
+    if is_file and not path.is_file():
+        raise OptionError('no such plugin', path, 'Give a Python file, a notebook or the name of a module')
     try: return _run_file(path) if is_file else import_module(name)
     except OptionError: raise
-    except Exception as e: raise OptionError(f'this plugin failed with {type(e).__name__}: {e}', name, 'Put it right, or leave it out') from e
+    except Exception as e:
+        what = f'this plugin failed with {type(e).__name__}: {e}'
+        raise OptionError(what, name, 'Put it right, or leave it out') from e
 
 # %% ../../nbs/core/07_plugins.ipynb #7f947fd8
 def load_plugins(

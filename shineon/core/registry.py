@@ -7,7 +7,8 @@ __all__ = ['import_home', 'import_installed', 'Registry']
 
 # %% ../../nbs/core/06_registry.ipynb #af6f2f35
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
@@ -25,10 +26,11 @@ def import_home(
     for found in iter_modules(getattr(module, '__path__', [])): import_module(f'{home}.{found.name}')
 
 # %% ../../nbs/core/06_registry.ipynb #f6cc66fd
+@cache
 def import_installed(
     group:str='shineon.plugins', # of entry points
 ) -> list[str]: # names of those that were imported
-    "Import the plugins of installed packages; a failing one is reported on stderr"
+    "Import the plugins of installed packages, once a process; a failing one is reported on stderr"
     loaded = []
     for point in entry_points(group=group):
         try: point.load()
@@ -42,8 +44,9 @@ class Registry:
     def __init__(self,
         kind:str, # what its entries are, for messages: `input`, `network`
         home:str='', # module or package that adds this package's own entries, imported at the first question
+        unknown:Callable|None=None, # makes the error for an unknown name; one that lists the names when not given
     ):
-        self.kind, self.home = kind, home
+        self.kind, self.home, self.unknown = kind, home, unknown
         self._entries, self._origins, self._full = {}, {}, not home
 
     def __repr__(self): return f'{self.kind}: {", ".join(self)}'
@@ -59,7 +62,8 @@ def add(self:Registry,
         before = self._origins.get(self._proper(name))
         if before == '__main__' != origin: return entry # what a notebook has defined counts more
         if before not in (None, origin) and origin != '__main__':
-            raise OptionError(f'two {self.kind}s are called {name!r}', f'{before} and {origin}', 'Give one of them another name')
+            both = f'{before} and {origin}'
+            raise OptionError(f'two {self.kind}s are called {name!r}', both, 'Give one of them another name')
     self._entries[entry.name], self._origins[entry.name] = entry, origin
     return entry
 
@@ -83,8 +87,11 @@ def __getitem__(self:Registry,
     name:str, # name or synonym of an entry
 ): # the entry
     "The entry of that name; `OptionError` for an unknown one"
-    if name not in self: raise OptionError(f'no {self.kind} is called {name!r}', do=f'Choose from {", ".join(self)}')
-    return self._entries[self._proper(name)]
+    proper = self._proper(name)
+    if proper in self._entries: return self._entries[proper]
+    if name in self: return self._entries[self._proper(name)] # after the home was asked
+    if self.unknown: raise self.unknown(name)
+    raise OptionError(f'no {self.kind} is called {name!r}', do=f'Choose from {", ".join(self)}')
 
 # %% ../../nbs/core/06_registry.ipynb #a0f4db23
 @patch

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['collect_params', 'log_level', 'gpu_numbers', 'process_number', 'this_process', 'is_alive', 'processor', 'environment',
-           'run_folder', 'goes_on', 'open_run', 'write_json', 'Parts']
+           'goes_on', 'run_folder', 'write_json', 'write_params', 'read_params', 'open_run', 'Parts']
 
 # %% ../../nbs/core/02_run_folder.ipynb #46298962
-import json, logging, os, platform, re, shutil, subprocess, sys, tempfile
+import json, logging, os, platform, re, shutil, subprocess, tempfile
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil, yaml
+from fastcore.basics import patch
 
 import shineon
 
@@ -47,9 +48,11 @@ def gpu_numbers(
     except ValueError: ids = []
     gpus = [i for i in ids if i >= 0]
     if not ids or len(set(gpus)) < len(gpus) or gpus and gpus != ids:
-        raise OptionError(f'gpu_ids is "{gpu_ids}"', do='Give the number of a GPU, several such as 0,1, or -1 for the CPU')
+        remedy = 'Give the number of a GPU, several such as 0,1, or -1 for the CPU'
+        raise OptionError(f'gpu_ids is "{gpu_ids}"', do=remedy)
     return ids
 
+# %% ../../nbs/core/02_run_folder.ipynb #59d59057
 def process_number() -> tuple[int,int]: # the number of this one, from 0; how many there are
     "Which of a run's processes this is"
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
@@ -60,12 +63,15 @@ def this_process() -> dict: # plain values
     p = psutil.Process()
     return dict(host=platform.node(), pid=p.pid, born=p.create_time())
 
+# %% ../../nbs/core/02_run_folder.ipynb #7b5187c3
 def is_alive(
     process:dict, # of `this_process`
 ) -> bool|None: # `None`: on another machine, where that cannot be seen
     "Does this process still run?"
     if process['host'] != platform.node(): return None
-    try: p = psutil.Process(process['pid']); return abs(p.create_time() - process['born']) < 2 and p.status() != psutil.STATUS_ZOMBIE
+    try: p = psutil.Process(process['pid'])
+    except psutil.NoSuchProcess: return False
+    try: return abs(p.create_time() - process['born']) < 2 and p.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess: return False
 
 # %% ../../nbs/core/02_run_folder.ipynb #2d9504c4
@@ -75,15 +81,20 @@ def _version(name):
     try: return version(name)
     except PackageNotFoundError: return None
 
+# %% ../../nbs/core/02_run_folder.ipynb #32741d01
 def _git(*args):
-    try: return subprocess.run(['git', '-C', str(Path(shineon.__file__).parent), *args], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    command = ['git', '-C', str(Path(shineon.__file__).parent), *args]
+    try: return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError): return None # installed from a wheel, or no git here
 
+# %% ../../nbs/core/02_run_folder.ipynb #77688822
 def processor() -> str: # as the machine's maker calls it, where that can be seen
-    "What this machine computes with"
+    "The processor of this machine"
     try: return re.search(r'^model name\s*:\s*(.+)', Path('/proc/cpuinfo').read_text(), re.M)[1]
-    except (OSError, TypeError): return platform.processor() or platform.machine() # no Linux, or one that has no such line
+    except (OSError, TypeError): # no Linux, or one that has no such line
+        return platform.processor() or platform.machine()
 
+# %% ../../nbs/core/02_run_folder.ipynb #9dca0e71
 def environment(
     seed:int=0, # of the run
     device:str='cpu', # where it computes
@@ -91,22 +102,22 @@ def environment(
 ) -> dict: # plain values
     "Git commit, package versions, machine, process, seed and device of this run"
     changes = _git('status', '--porcelain')
-    return dict(started=datetime.now().astimezone().isoformat(timespec='seconds'), seed=seed, device=str(device),
-                git=dict(commit=_git('rev-parse', 'HEAD'), uncommitted=bool(changes) if changes is not None else None),
-                python=platform.python_version(), platform=platform.platform(), processor=processor(), process=this_process(),
-                packages={p: _version(p) for p in _packages}, **facts)
+    git = dict(commit=_git('rev-parse', 'HEAD'), uncommitted=None if changes is None else bool(changes))
+    machine = dict(python=platform.python_version(), platform=platform.platform(), processor=processor())
+    started = datetime.now().astimezone().isoformat(timespec='seconds')
+    packages = {p: _version(p) for p in _packages}
+    run = dict(started=started, seed=seed, device=str(device), git=git)
+    return run | machine | dict(process=this_process(), packages=packages) | facts
 
 # %% ../../nbs/core/02_run_folder.ipynb #65ec3d3f
-_how = ('resume', 'overwrite', 'experiments_dir', 'gpu_ids', 'workers') # options that do not change what comes out
+def goes_on(
+    folder:Path, # of a run
+    checkpoint:str, # the option
+) -> bool:
+    "Does this run go on in its own folder?"
+    return checkpoint == 'last' or bool(checkpoint) and Path(checkpoint).resolve().is_relative_to(folder.resolve())
 
-def _same_work(file, params): # a run's options and those to go on with
-    if not file.exists(): return
-    was = yaml.safe_load(file.read_text(encoding='utf8'))
-    other = [k for k in params if k not in _how and was.get(k) != params[k]]
-    if other: raise OptionError(f'this run was begun with {other[0]} {was.get(other[0])!r}, not {params[other[0]]!r}', file.parent, 'Go on with the same options, or choose another --name')
-
-_run_files = ('params.yaml', 'environment.json', 'metrics.json', 'checkpoints', 'tensorboard', 'parts')
-
+# %% ../../nbs/core/02_run_folder.ipynb #d00028a9
 def run_folder(
     name:str, # of the run; a name with the time is made up when empty
     experiments_dir:str|Path='experiments', # where runs lie
@@ -116,41 +127,18 @@ def run_folder(
     checkpoint:str='', # `last`, or one of the run's own: the run of this name goes on
 ) -> Path: # the folder; nothing in it is touched
     "Folder of a run; `OptionError` if there is a run of that name which neither goes on nor may be thrown away"
-    if temporary and process_number()[1] > 1: raise OptionError('a trial is for one process', do='Name a data set, or give one device')
+    if temporary and process_number()[1] > 1:
+        raise OptionError('a trial is for one process', do='Name a data set, or give one device')
     if temporary and not name: experiments_dir = tempfile.mkdtemp(prefix='shineon-')
     folder = inside(experiments_dir, name or f'{kind}_{datetime.now():%Y%m%d-%H%M%S}')
-    if folder.resolve() == Path(experiments_dir).resolve(): raise OptionError(f'name "{name}" names no folder', do='Use a plain name')
+    if folder.resolve() == Path(experiments_dir).resolve():
+        raise OptionError(f'name "{name}" names no folder', do='Use a plain name')
     if (folder/'params.yaml').exists() and not overwrite and not goes_on(folder, checkpoint):
-        raise OptionError('there is a run of this name', folder, 'Choose another --name, go on with it (--checkpoint last), or throw it away (--overwrite)')
+        ways = 'Choose another --name, go on with it (--checkpoint last), or throw it away (--overwrite)'
+        raise OptionError('there is a run of this name', folder, ways)
     return folder
 
-def goes_on(
-    folder:Path, # of a run
-    checkpoint:str, # the option
-) -> bool:
-    "Does this run go on in its own folder?"
-    return checkpoint == 'last' or bool(checkpoint) and Path(checkpoint).resolve().is_relative_to(folder.resolve())
-
-def open_run(
-    folder:Path, # from `run_folder`; made, and an earlier run in it thrown away unless it goes on
-    params:dict, # every option of the run, `seed` among them, and `checkpoint` where it goes on
-    device:str='cpu', # where it computes
-    resume:bool=False, # go on with what is done; `OptionError` where it was done with other options
-    **facts, # more to record of the machine: plain values
-):
-    "Start a run, or go on with it: record in its folder what it was given and what it runs on; of several processes the first one does"
-    if process_number()[0]: return
-    now, before = environment(params['seed'], device, **facts), folder/'environment.json'
-    if resume: _same_work(folder/'params.yaml', params)
-    if (resume or goes_on(folder, params.get('checkpoint', ''))) and before.exists():
-        was = json.loads(before.read_text(encoding='utf8'))
-        now['before'] = [*was.pop('before', []), was]
-        (folder/'metrics.json').unlink(missing_ok=True) # figures of an end that is none any more
-    else:
-        for old in _run_files: shutil.rmtree(folder/old) if (folder/old).is_dir() else (folder/old).unlink(missing_ok=True)
-    write_json(before, now)
-    with replacing(folder/'params.yaml') as f: f.write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True), encoding='utf8')
-
+# %% ../../nbs/core/02_run_folder.ipynb #e7bc3cba
 def write_json(
     path:str|Path, # file to write
     values:dict, # plain values
@@ -158,9 +146,71 @@ def write_json(
     "Write a JSON file whole or not at all"
     with replacing(path) as f: f.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding='utf8')
 
+# %% ../../nbs/core/02_run_folder.ipynb #2a4d0083
+def write_params(
+    folder:Path, # of a run
+    params:dict, # every option, as it runs
+    asked:dict|None=None, # options as they were asked for; those that differ are noted under `asked`
+):
+    "Write `params.yaml`: what ran, and what was asked where that differs"
+    differing = {k: v for k,v in (asked or {}).items() if k not in params or params[k] != v}
+    said = params | dict(asked=differing) if differing else params
+    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    with replacing(folder/'params.yaml') as f: f.write_text(text, encoding='utf8')
+
+# %% ../../nbs/core/02_run_folder.ipynb #d811e7c3
+def read_params(
+    folder:Path, # of a run
+) -> tuple[dict,dict]: # options as they ran; as they were asked for
+    "Options of a run, from its `params.yaml`"
+    params = yaml.safe_load((folder/'params.yaml').read_text(encoding='utf8'))
+    asked = params.pop('asked', {})
+    return params, params | asked
+
+# %% ../../nbs/core/02_run_folder.ipynb #457d5998
+_free_options = ('resume', 'overwrite', 'experiments_dir', 'gpu_ids', 'workers') # do not change what comes out
+
+def _refuse_other_options(folder, params): # those of a run that is resumed
+    if not (folder/'params.yaml').exists(): return
+    was, _ = read_params(folder)
+    other = [k for k in params if k not in _free_options and was.get(k) != params[k]]
+    if not other: return
+    name = other[0]
+    what = f'this run was begun with {name} {was.get(name)!r}, not {params[name]!r}'
+    raise OptionError(what, folder, 'Go on with the same options, or choose another --name')
+
+# %% ../../nbs/core/02_run_folder.ipynb #44946eac
+_run_files = ('params.yaml', 'environment.json', 'metrics.json', 'checkpoints', 'tensorboard', 'parts')
+
+def _remove_run(folder): # what an earlier run has left there
+    for old in (folder/f for f in _run_files):
+        if old.is_dir(): shutil.rmtree(old)
+        else: old.unlink(missing_ok=True)
+
+# %% ../../nbs/core/02_run_folder.ipynb #c1c3c2eb
+def open_run(
+    folder:Path, # from `run_folder`; made, and an earlier run in it thrown away unless it goes on
+    params:dict, # every option of the run, `seed` among them, and `checkpoint` where it goes on
+    device:str='cpu', # where it computes
+    resume:bool=False, # go on with what is done; `OptionError` where it was done with other options
+    asked:dict|None=None, # options as they were asked for, where the run changed some of them
+    **facts, # more to record of the machine: plain values
+):
+    "Start a run, or go on with it: write its options and environment into its folder (first process only)"
+    if process_number()[0]: return
+    now, before = environment(params['seed'], device, **facts), folder/'environment.json'
+    if resume: _refuse_other_options(folder, params)
+    if (resume or goes_on(folder, params.get('checkpoint', ''))) and before.exists():
+        was = json.loads(before.read_text(encoding='utf8'))
+        now['before'] = [*was.pop('before', []), was]
+        (folder/'metrics.json').unlink(missing_ok=True) # figures of an end that is none any more
+    else: _remove_run(folder)
+    write_json(before, now)
+    write_params(folder, params, asked)
+
 # %% ../../nbs/core/02_run_folder.ipynb #a0e33b95
 class Parts:
-    "What is done of a long job: a file for each part"
+    "Progress of a long job: a JSON file for each finished part"
     def __init__(self,
         folder:Path, # of the run
         names:list[str], # of all parts, in order
@@ -169,22 +219,32 @@ class Parts:
         number, n = process_number()
         self.mine = names[number::n] # those of this process
 
-    def done(self,
-        name:str, # of a part
-    ) -> dict|None: # what was noted; `None`: still to be done, or to be done again since it failed
-        "What came out of a part"
-        try: said = json.loads(self.files[name].read_text(encoding='utf8'))
-        except (OSError, ValueError): return None
-        return None if 'error' in said else said
+# %% ../../nbs/core/02_run_folder.ipynb #905b014f
+@patch
+def done(self:Parts,
+    name:str, # of a part
+) -> dict|None: # what was noted; `None`: still to be done, or to be done again since it failed
+    "Result of a part"
+    try: said = json.loads(self.files[name].read_text(encoding='utf8'))
+    except (OSError, ValueError): return None
+    return None if 'error' in said else said
 
-    def note(self,
-        name:str, # of a part
-        values:dict, # plain values: what came out, or `error`
-    ): "Say that a part is over"; write_json(self.files[name], values)
+# %% ../../nbs/core/02_run_folder.ipynb #c1f50201
+@patch
+def note(self:Parts,
+    name:str, # of a part
+    values:dict, # plain values: what came out, or `error`
+):
+    "Record that a part is finished"
+    write_json(self.files[name], values)
 
-    def failed(self) -> dict[str,str]: # name -> why
-        "The parts that have not been done"
-        def why(file):
-            try: return json.loads(file.read_text(encoding='utf8'))['error']
-            except (OSError, ValueError): return 'it was not reached'
-        return {n: why(f) for n,f in self.files.items() if self.done(n) is None}
+# %% ../../nbs/core/02_run_folder.ipynb #16270ba3
+def _why_failed(file): # what is noted in the file of a part
+    try: return json.loads(file.read_text(encoding='utf8'))['error']
+    except (OSError, ValueError): return 'it was not reached'
+
+# %% ../../nbs/core/02_run_folder.ipynb #91500eaa
+@patch
+def failed(self:Parts) -> dict[str,str]: # name -> why
+    "The parts that have not been done"
+    return {n: _why_failed(f) for n,f in self.files.items() if self.done(n) is None}

@@ -6,25 +6,32 @@
 __all__ = ['picture_names', 'picture_rows', 'show_pictures', 'n_batches', 'ClipDL', 'clip_loaders']
 
 # %% ../../nbs/data/14_loaders.ipynb #5b98f99a
+from functools import partial
 from itertools import islice
 
-import shineon
+import shineon # noqa: F401, before fastai
 import matplotlib.pyplot as plt
 import numpy as np
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import default_device, to_detach
-from torch import Tensor
+from fastcore.basics import patch
 
+from ..core.errors import OptionError, at_least
+from ..core.run_folder import process_number
 from .clips import Clips, ClipReader
-from .labels import cloth_names, person_names
+from .labels import INPUTS
 from .layouts import Video
 from .represent import as_picture
-from ..core.run_folder import process_number
-from ..core.errors import OptionError, at_least
 
 # %% ../../nbs/data/14_loaders.ipynb #60707ea2
-picture_names = ['cloth', *person_names, 'im_cloth', 'warped_cloth', 'image'] # parts of a clip worth drawing, inputs first
+def picture_names() -> list[str]: # inputs first
+    "Parts of a clip worth drawing"
+    shown = [i for i in INPUTS.values() if i.shown]
+    cloth, person = ([i.name for i in shown if i.of == of] for of in ('cloth', 'person'))
+    warped = [f'warped_{i.name}' for i in shown if i.outside]
+    return [*cloth, *person, 'im_cloth', *warped, 'image']
 
+# %% ../../nbs/data/14_loaders.ipynb #e01a5dce
 def picture_rows(
     clip:dict, # a batch: tensors `(b n c h w)`
     names:list[str]|None=None, # parts to draw; all that the clip has when not given
@@ -32,10 +39,11 @@ def picture_rows(
     all_frames:bool=False, # every frame of each clip; else the newest
 ) -> tuple[list[str], np.ndarray]: # names; pictures `(rows columns h w 3)`, uint8
     "Pictures of the parts of a batch, a row for each clip or frame"
-    names = [n for n in names or picture_names if n in clip]
+    names = [n for n in names or picture_names() if n in clip]
     flat = lambda x: (x if all_frames else x[:,-1:])[:max_n].flatten(0,1)
     return names, np.stack([as_picture(n, flat(clip[n])) for n in names], 1)
 
+# %% ../../nbs/data/14_loaders.ipynb #9fbbe830
 def show_pictures(
     names:list[str], # titles of the columns
     rows:np.ndarray, # `(rows columns h w 3)`, uint8
@@ -45,7 +53,9 @@ def show_pictures(
     r,c,h,w,_ = rows.shape
     fig,axs = plt.subplots(r, c, figsize=(height*w/h*c, height*r + .25), squeeze=False)
     for ax,name in zip(axs[0], names): ax.set_title(name.replace('_', ' '), fontsize=9)
-    for ax,pic in zip(axs.flat, rows.reshape(-1, h, w, 3)): ax.imshow(pic); ax.axis('off')
+    for ax,pic in zip(axs.flat, rows.reshape(-1, h, w, 3)):
+        ax.imshow(pic)
+        ax.axis('off')
     fig.tight_layout(pad=.2)
     return fig
 
@@ -55,47 +65,63 @@ def n_batches(
     total:int, # batches of an epoch
 ) -> int: # at least one, where there are any
     "How many batches a share or a number stands for"
-    if not share > 0 or isinstance(share, float) and share > 1: raise OptionError(f'{share} is no number of batches', do='Give a share such as 0.25 (at most 1.0) or a whole number of batches')
-    return min(max(int(share*total) if isinstance(share, float) else share, 1), total)
+    if not share > 0 or isinstance(share, float) and share > 1:
+        remedy = 'Give a share such as 0.25 (at most 1.0) or a whole number of batches'
+        raise OptionError(f'{share} is no number of batches', do=remedy)
+    n = int(share*total) if isinstance(share, float) else share
+    return min(max(n, 1), total)
 
 # %% ../../nbs/data/14_loaders.ipynb #1b10509d
 class ClipDL(TfmdDL):
     "A fastai loader of clips: yields the pair (clip, clip)"
     part, parts = 0, 1 # of `shard`
-    limit, skip = 1., 0 # share of an epoch, or number of batches, to use; batches at the next epoch's start that are left out
+    limit = 1. # share of an epoch, or number of batches, to use
+    skip = 0 # batches at the next epoch's start that are left out
     def __len__(self): return n_batches(self.limit, super().__len__())
     def __iter__(self):
         n = len(self) - self.skip
-        if not n: self.randomize(); self.get_idxs() # an epoch's order is drawn, even if nothing is left of it
+        if not n: # an epoch's order is drawn, even if nothing is left of it
+            self.randomize()
+            self.get_idxs()
         for clip in islice(super().__iter__(), n): yield clip, clip
-    def get_idxs(self):
-        skip, self.skip = self.skip, 0
-        idxs = list(range(len(self.dataset)))
-        if self.shuffle: idxs = self.shuffle_fn(idxs)
-        return idxs[self.part::self.parts][:self.n][skip*self.bs:]
-
-    def shard(self,
-        part:int, # number of this process, from 0
-        parts:int, # how many there are
-        even:bool, # equally many clips for each, a few left out
-    ):
-        "Leave the other processes' clips to them"
-        n = len(self.dataset)
-        self.part, self.parts, self.n = part, parts, n//parts if even else len(range(part, n, parts))
-
-    def to_detach(self, b, cpu=True, gather=True): return to_detach(b, cpu, gather=False) # processes may have different numbers of batches
-
-    def show_batch(self,
-        b:tuple|None=None, # a batch; the loader's next one when not given
-        max_n:int=4, # clips to draw
-        names:list[str]|None=None, # parts to draw
-        all_frames:bool=False, # every frame of each clip
-        **kwargs
-    ):
-        "Draw the parts of some clips side by side"
-        return show_pictures(*picture_rows((b or self.one_batch())[0], names, max_n, all_frames))
+    def to_detach(self, b, cpu=True, gather=True): # processes may have different numbers of batches
+        return to_detach(b, cpu, gather=False)
 
 # %% ../../nbs/data/14_loaders.ipynb #72e64133
+@patch
+def get_idxs(self:ClipDL) -> list[int]:
+    "Numbers of this process's clips in an epoch, in order"
+    skip, self.skip = self.skip, 0
+    idxs = list(range(len(self.dataset)))
+    if self.shuffle: idxs = self.shuffle_fn(idxs)
+    return idxs[self.part::self.parts][:self.n][skip*self.bs:]
+
+# %% ../../nbs/data/14_loaders.ipynb #7df11230
+@patch
+def shard(self:ClipDL,
+    part:int, # number of this process, from 0
+    parts:int, # how many there are
+    even:bool, # equally many clips for each, a few left out
+):
+    "Leave the other processes' clips to them"
+    n = len(self.dataset)
+    self.part, self.parts = part, parts
+    self.n = n//parts if even else len(range(part, n, parts))
+
+# %% ../../nbs/data/14_loaders.ipynb #b5afb6c3
+@patch
+def show_batch(self:ClipDL,
+    b:tuple|None=None, # a batch; the loader's next one when not given
+    max_n:int=4, # clips to draw
+    names:list[str]|None=None, # parts to draw
+    all_frames:bool=False, # every frame of each clip
+    **kwargs
+):
+    "Draw the parts of some clips side by side"
+    clip,_ = b or self.one_batch()
+    return show_pictures(*picture_rows(clip, names, max_n, all_frames))
+
+# %% ../../nbs/data/14_loaders.ipynb #eea844f3
 def clip_loaders(
     train:list[Video], # videos to train on
     valid:list[Video], # videos to validate on; may be empty
@@ -105,17 +131,22 @@ def clip_loaders(
     workers:int=4, # processes that read; 0 reads in this one
     no_shuffle:bool=False, # keep the order of videos and frames
     device:str|None=None, # where batches go; fastai's default when not given
-    limit_train_batches:float|int=1., limit_val_batches:float|int=1., # share of an epoch, or number of batches, to use
+    limit_train_batches:float|int=1., # share of an epoch, or number of batches, to use
+    limit_val_batches:float|int=1., # the same of validation
 ) -> DataLoaders: # `.train` and `.valid`
     "Loaders of training and validation clips"
     at_least(1, batch_size=batch_size)
     at_least(0, workers=workers)
-    dl = lambda videos, **kw: ClipDL(Clips(videos, reader, n_frames_total), bs=batch_size, num_workers=workers, **kw)
     number, n = process_number()
     share = sum(len(v.frames) for v in train)//n # clips of this process
-    if not share and n > 1: raise OptionError(f'{n} processes, but fewer clips to train on', do='Use fewer devices, or more data')
+    if not share and n > 1:
+        what = f'{n} processes, but fewer clips to train on'
+        raise OptionError(what, do='Use fewer devices, or more data')
+    clips = partial(Clips, reader=reader, n_frames_total=n_frames_total)
+    loader = partial(ClipDL, bs=batch_size, num_workers=workers)
     full = batch_size <= share # a last batch of one clip would upset batch norm
-    dls = DataLoaders(dl(train, shuffle=not no_shuffle, drop_last=full), dl(valid, shuffle=False), device=device or default_device())
+    shuffled = loader(clips(train), shuffle=not no_shuffle, drop_last=full)
+    dls = DataLoaders(shuffled, loader(clips(valid), shuffle=False), device=device or default_device())
     for d,limit in zip(dls, (limit_train_batches, limit_val_batches)):
         n_batches(limit, 1) # refuses what is no limit
         d.limit = limit

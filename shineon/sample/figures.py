@@ -4,30 +4,38 @@
 
 # %% auto #0
 __all__ = ['profile', 'Part', 'Placed', 'random_body', 'random_motion', 'pose', 'random_style', 'Garment', 'figure', 'backdrop',
-           'render', 'motion_field', 'joints']
+           'Canvas', 'render', 'motion_field', 'joints']
 
 # %% ../../nbs/sample/17_figures.ipynb #d9e80107
-import numpy as np
-import matplotlib
 from dataclasses import dataclass
-from fastcore.basics import patch
 from pathlib import Path
+
+import matplotlib
+import numpy as np
+from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont
-from ..data.labels import LIP, COCO, DENSEPOSE, coco_names, densepose_names
+
+from ..data.labels import COCO, DENSEPOSE, LIP, coco_names, densepose_names
 
 # %% ../../nbs/sample/17_figures.ipynb #703a3a18
+def _hermite(t, v, x): # knots: places and values; places -> values of a cubic Hermite curve
+    m = np.gradient(v, t) # slopes at the knots
+    k = np.searchsorted(t, x, 'right').clip(1, len(t)-1) - 1 # the knot before each place
+    h = t[k+1] - t[k]
+    u = (x - t[k])/h # from that knot, 0, to the next, 1
+    value = (1+2*u)*(1-u)**2 * v[k]
+    value = value + u*(1-u)**2*h * m[k]
+    value = value + u*u*(3-2*u) * v[k+1]
+    return value + u*u*(u-1)*h * m[k+1]
+
+# %% ../../nbs/sample/17_figures.ipynb #423fc32b
 def profile(
     *knots:tuple, # `(t, half width, half depth)`; t from 0 to 1, the rest in heads
 ) -> np.ndarray: # `(257 2)`: half width and half depth at 257 places along the part
     "A smooth outline through knots (cubic Hermite curve)"
-    t,*v = np.array(knots, float).T
+    t,*sides = np.array(knots, float).T
     x = np.linspace(0, 1, 257)
-    k = np.searchsorted(t, x, 'right').clip(1, len(t)-1) - 1
-    h = t[k+1] - t[k]; u = (x - t[k])/h
-    def curve(v):
-        m = np.gradient(v, t)
-        return ((1+2*u)*(1-u)**2*v[k] + u*(1-u)**2*h*m[k] + u*u*(3-2*u)*v[k+1] + u*u*(u-1)*h*m[k+1]).clip(0)
-    return np.stack([curve(o) for o in v], -1)
+    return np.stack([_hermite(t, v, x).clip(0) for v in sides], -1)
 
 # %% ../../nbs/sample/17_figures.ipynb #7c770576
 @dataclass
@@ -36,7 +44,7 @@ class Part:
     name:str             # what it is
     ends:tuple           # names of the joints at its two ends
     outline:np.ndarray   # `(257 2)`, from `profile`
-    rgb:object           # its colour, or a function of `(tau, theta)` that gives colour and opacity; None for a garment
+    rgb:object           # its colour, or a function of `(tau, theta)`: colour and opacity; None for a garment
     lip:object           # LIP class, or a function of `(tau, theta)` that gives classes
     dp:tuple=()          # its two DensePose parts; without them, what lies beneath keeps its own
     split:str='front'    # the two parts are `front` and back, left and right `side`, or `one`
@@ -55,21 +63,31 @@ class Placed:
         pose:dict, # joints `(n 3)` in pixels and turns `(n)` in radians, from `pose`
         i:int, # number of the frame
     ):
-        a,b = (pose[o][i] for o in part.ends)
-        self.part,self.head_px = part,pose['head_px']
-        self.x,self.y,self.z = a
-        self.length = max(np.hypot(b[0]-a[0], b[1]-a[1]), 1e-3)
-        self.ux,self.uy = (b[:2] - a[:2])/self.length
-        self.dz = b[2] - a[2]
-        t = np.linspace(0, 1, 257)
-        turn = pose[part.turn[0]][i]*(1-t) + pose[part.turn[1]][i]*t
-        c,s,(w,d) = np.cos(turn), np.sin(turn), part.outline.T*self.head_px
-        f32 = lambda o: o.astype(np.float32)
-        self.r,self.rz = f32(np.hypot(w*c, d*s).clip(.05)), f32(np.hypot(w*s, d*c)) # half width across our view, and along it
-        self.delta = f32(np.arctan2(d*s, w*c))
-        self.edge = f32(1/np.hypot(1, np.gradient(self.r)*256/self.length)) # cosine of the outline's slope
-        self.r0,self.r1 = (max(k*r, .7) for k,r in zip(part.caps, self.r[[0,-1]])) # lengths of the round ends
-        self.order = part.layer, self.z + self.dz/2 + part.lift*self.head_px
+        start,end = (pose[joint][i] for joint in part.ends)
+        self.part, self.head_px = part, pose['head_px']
+        self.x,self.y,self.z = start
+        self.length = max(np.hypot(*(end - start)[:2]), 1e-3)
+        self.ux,self.uy = (end[:2] - start[:2])/self.length # direction of the axis
+        self.dz = end[2] - start[2]
+        middle = self.z + self.dz/2 + part.lift*self.head_px
+        self.order = part.layer, middle # parts are painted in this order
+        self._make_tables(*(pose[turn][i] for turn in part.turn))
+
+# %% ../../nbs/sample/17_figures.ipynb #15f1ea30
+@patch
+def _make_tables(self:Placed, first_turn, last_turn): # of the body, at the two ends
+    t = np.linspace(0, 1, 257)
+    turn = first_turn*(1-t) + last_turn*t
+    c,s = np.cos(turn), np.sin(turn)
+    w,d = self.part.outline.T*self.head_px
+    self.r = np.hypot(w*c, d*s).clip(.05).astype(np.float32) # half width across our view
+    self.rz = np.hypot(w*s, d*c).astype(np.float32) # and along it
+    self.delta = np.arctan2(d*s, w*c).astype(np.float32)
+    slope = np.gradient(self.r)*256/self.length
+    self.edge = (1/np.hypot(1, slope)).astype(np.float32) # cosine of the outline's slope
+    first, last = self.part.caps
+    self.r0 = max(first*self.r[0], .7) # lengths of the round ends
+    self.r1 = max(last*self.r[-1], .7)
 
 # %% ../../nbs/sample/17_figures.ipynb #b596aee3
 @patch
@@ -78,10 +96,16 @@ def points(self:Placed,
     theta:np.ndarray, # around it: 0 is the body's front, positive towards the person's left
 ) -> tuple: # x, y in pixels, and how much each point faces us (negative: away)
     "Where points of the surface lie in the frame"
-    t = tau.clip(0, 1); k = (t*256 + .5).astype(np.int32)
-    s = np.where(tau < 0, tau*self.r0, t*self.length) + np.where(tau > 1, (tau-1)*self.r1, 0)
-    d = self.r[k]*np.sqrt((1 - (tau-t)**2).clip(0))*np.sin(theta + self.delta[k])
-    return self.x + s*self.ux + d*self.uy, self.y + s*self.uy - d*self.ux, np.cos(theta + self.delta[k])
+    t = tau.clip(0, 1)
+    k = (t*256 + .5).astype(np.int32)
+    angle = theta + self.delta[k]
+    along = np.where(tau < 0, tau*self.r0, t*self.length)
+    along = along + np.where(tau > 1, (tau-1)*self.r1, 0)
+    cap = np.sqrt((1 - (tau-t)**2).clip(0)) # how much of the width is left on a round end
+    across = self.r[k]*cap*np.sin(angle)
+    x = self.x + along*self.ux + across*self.uy
+    y = self.y + along*self.uy - across*self.ux
+    return x, y, np.cos(angle)
 
 # %% ../../nbs/sample/17_figures.ipynb #0854bbff
 @patch
@@ -90,152 +114,260 @@ def box(self:Placed,
     w:int, # width of the frame
 ) -> tuple: # first and last+1 row, first and last+1 column
     "The part of the frame that can hold it"
-    m,m0 = self.r.max() + 2, max(self.r0, self.r1) + 2
-    px,py = abs(self.uy)*m + abs(self.ux)*m0, abs(self.ux)*m + abs(self.uy)*m0
-    (x0,x1),(y0,y1) = (sorted((o, o + u*self.length)) for o,u in ((self.x,self.ux), (self.y,self.uy)))
-    return max(int(y0-py),0), min(int(y1+py)+2,h), max(int(x0-px),0), min(int(x1+px)+2,w)
+    ux,uy = abs(self.ux), abs(self.uy)
+    side, end = self.r.max() + 2, max(self.r0, self.r1) + 2
+    px = uy*side + ux*end
+    py = ux*side + uy*end
+    x0,x1 = sorted((self.x, self.x + self.ux*self.length))
+    y0,y1 = sorted((self.y, self.y + self.uy*self.length))
+    top, bottom = int(y0-py), int(y1+py) + 2
+    left, right = int(x0-px), int(x1+px) + 2
+    return max(top, 0), min(bottom, h), max(left, 0), min(right, w)
 
+# %% ../../nbs/sample/17_figures.ipynb #be5d5bcd
+@patch
+def _axes(self:Placed, box): # for each pixel of a box: distances along and across the axis
+    f = np.float32
+    y0,y1,x0,x1 = box
+    X = np.arange(x0, x1, dtype=f) - f(self.x)
+    Y = np.arange(y0, y1, dtype=f)[:,None] - f(self.y)
+    ux,uy = f(self.ux), f(self.uy)
+    return X*ux + Y*uy, X*uy - Y*ux
+
+# %% ../../nbs/sample/17_figures.ipynb #794a7fdc
+@patch
+def _beyond(self:Placed, along): # on a round end: 0 to 1, from where it begins to its tip
+    f = np.float32
+    first = -along*f(1/self.r0)
+    last = (along - f(self.length))*f(1/self.r1)
+    return np.maximum(first, last).clip(0)
+
+# %% ../../nbs/sample/17_figures.ipynb #1ab911a0
+@patch
+def _opacity(self:Placed, across, over, k): # 1 inside, falling to 0 over the outline
+    r = self.r[k]
+    m = r*self.edge[k]
+    return (1 - np.hypot(across/r, over))*m + m.clip(0, .5)
+
+# %% ../../nbs/sample/17_figures.ipynb #5fd51b51
 @patch
 def pixels(self:Placed,
     h:int, # height of the frame
     w:int, # width of the frame
-) -> tuple: # of each pixel it covers: flat number, tau, theta, opacity, nearness, sine of the angle to us
+) -> tuple: # of each pixel: flat number, tau, theta, opacity, nearness, sine of the angle to us
     "Which point of the surface each pixel shows"
-    f = np.float32
-    y0,y1,x0,x1 = self.box(h, w)
-    X,Y = np.arange(x0,x1,dtype=f) - f(self.x), np.arange(y0,y1,dtype=f)[:,None] - f(self.y)
-    s,d = X*f(self.ux) + Y*f(self.uy), X*f(self.uy) - Y*f(self.ux) # along and across
-    t = (s*f(1/self.length)).clip(0, 1)
+    f, box = np.float32, self.box(h, w)
+    along, across = self._axes(box)
+    t = (along*f(1/self.length)).clip(0, 1)
     k = (t*256 + f(.5)).astype(np.int32)
-    r = self.r[k]; m = r*self.edge[k]
-    over = np.maximum(-s*f(1/self.r0), (s - f(self.length))*f(1/self.r1)).clip(0) # on a round end: 0 to 1
-    alpha = (1 - np.hypot(d/r, over))*m + m.clip(0, .5)
+    over = self._beyond(along)
+    alpha = self._opacity(across, over, k)
     ok = alpha > 0
     rows,cols = np.nonzero(ok)
-    s,d,t,k,r,over,alpha = (o[ok] for o in (s,d,t,k,r,over,alpha))
+    covered = (o[ok] for o in (along, across, t, k, over, alpha))
+    along,across,t,k,over,alpha = covered
     cap = np.sqrt((1 - over*over).clip(1e-4))
-    sin = (d/(r*cap)).clip(-1, 1)
-    tau = np.where(s < 0, -over, t + over)
-    near = f(self.z + self.part.lift*self.head_px) + t*f(self.dz) + self.rz[k]*cap*np.sqrt(1 - sin*sin)
-    return (rows+y0)*w + cols+x0, tau, np.arcsin(sin) - self.delta[k], alpha.clip(0,1), near, sin
+    sin = (across/(self.r[k]*cap)).clip(-1, 1)
+    tau = np.where(along < 0, -over, t + over)
+    theta = np.arcsin(sin) - self.delta[k]
+    bulge = self.rz[k]*cap*np.sqrt(1 - sin*sin)
+    near = f(self.z + self.part.lift*self.head_px) + t*f(self.dz) + bulge
+    number = (rows + box[0])*w + cols + box[2]
+    return number, tau, theta, alpha.clip(0, 1), near, sin
 
 # %% ../../nbs/sample/17_figures.ipynb #502b7310
-def _colours(hexes): return np.array([[int(o[k:k+2],16) for k in (0,2,4)] for o in hexes.split()], float)
+def _colours(hexes): # such as 'f6d3bd a86e4b' -> `(n 3)`
+    return np.array([list(bytes.fromhex(o)) for o in hexes.split()], float)
 
-def _pick(rng, options, k): # one of them: by chance, or taking turns when `k` counts
-    j = rng.integers(len(options)) # drawn in both cases, so that all else stays the same
-    return options[j if k is None else k % len(options)]
-
+# %% ../../nbs/sample/17_figures.ipynb #ff12248d
 _skins = _colours('f6d3bd a86e4b e0aa86 f3c9ad 5e3a29 eec1a2 c98d66 7f5138')
 _hairs = _colours('2b211e 4a3222 6e4a2f a8763e d8b06a 8c3b1f 1b1b22 8a8078')
 _lowers = _colours('2e3a52 3f5876 23242b 6b6f78 c9b99a 5a4636 7d8f69 e4e0d8 59334a')
 _shoes = _colours('f2f0ec 2a2a2e 7a4b2c b3363a 3d5a80')
 
+# by sex: measures (1 is the average of all), hair styles, lower garments; how much measures vary
+_woman = dict(shoulders=.88, waist=.88, hips=1.03, limbs=.92)
+_man = dict(shoulders=1.04, waist=1.05, hips=.97, limbs=1.05)
+_styles = dict(woman=['long','bob','bun','long','short'], man=['short','crop','short'])
+_lower_kinds = dict(woman=['trousers','skirt','shorts','trousers'], man=['trousers','shorts','trousers'])
+_variation = dict(shoulders=(.96,1.05), waist=(.94,1.1), hips=(.96,1.06), limbs=(.94,1.06))
+
+# %% ../../nbs/sample/17_figures.ipynb #3304826b
+def _pick(rng, options, k): # one of them: by chance, or taking turns when `k` counts
+    j = rng.integers(len(options)) # drawn in both cases, so that all else stays the same
+    return options[j if k is None else k % len(options)]
+
+# %% ../../nbs/sample/17_figures.ipynb #2fe176bb
 def random_body(
     rng:np.random.Generator, # source of chance
-    k:int|None=None, # number of the person: sex, skin and hair take turns, so that a few people are a varied few
+    k:int|None=None, # number of the person: sex, skin and hair take turns, so that a few people vary
 ) -> dict: # height in heads, proportions (1 is average), colours, hair style, lower garment
-    "Somebody"
-    woman,u = _pick(rng, [True,False], k), rng.uniform
-    style = _pick(rng, ['long','bob','bun','long','short'] if woman else ['short','crop','short'], k and k//2)
-    body = dict(height=u(7.2,7.8), shoulders=(.88 if woman else 1.04)*u(.96,1.05), waist=(.88 if woman else 1.05)*u(.94,1.1),
-                hips=(1.03 if woman else .97)*u(.96,1.06), limbs=(.92 if woman else 1.05)*u(.94,1.06),
-                hair=style, lower=_pick(rng, ['trousers','skirt','shorts','trousers'] if woman else ['trousers','shorts','trousers'], None))
-    for name,colours,turn in (('skin',_skins,k), ('hair_rgb',_hairs,None), ('lower_rgb',_lowers,None), ('shoe_rgb',_shoes,None)):
-        body[name] = (_pick(rng, colours, turn) + u(-6,6,3)).clip(8,250).astype(np.float32)
-    body['lips'] = body['skin']*np.float32([.86,.6,.62]) + np.float32([20,0,4])*woman
+    "A person's proportions, colours, hair and lower garment"
+    u, woman = rng.uniform, _pick(rng, [True,False], k)
+    sex, measures = ('woman', _woman) if woman else ('man', _man)
+    style = _pick(rng, _styles[sex], k and k//2)
+    body = dict(height=u(7.2,7.8))
+    for name,between in _variation.items(): body[name] = measures[name]*u(*between)
+    body |= dict(hair=style, lower=_pick(rng, _lower_kinds[sex], None))
+    for name,options in dict(skin=_skins, hair_rgb=_hairs, lower_rgb=_lowers, shoe_rgb=_shoes).items():
+        colour = _pick(rng, options, k if name == 'skin' else None) + u(-6,6,3)
+        body[name] = colour.clip(8, 250).astype(np.float32)
+    paint = np.float32([20,0,4])*woman
+    body['lips'] = body['skin']*np.float32([.86,.6,.62]) + paint
     return body
 
 # %% ../../nbs/sample/17_figures.ipynb #31996f7d
+_turns = dict(walk=.15, turn=.85, lift=.3) # how far the body turns, in radians
+
 def random_motion(
     rng:np.random.Generator, # source of chance
     k:int|None=None, # number of the motion: kinds and framing take turns
 ) -> dict: # angles in radians, times in seconds
     "A way to walk, to turn and to move the arms"
-    kind,u = _pick(rng, ['turn','walk','lift','turn'], k), rng.uniform
-    stride,swing = (u(.25,.4), u(.3,.5)) if kind != 'lift' else (.08, .1)
-    return dict(kind=kind, stride=stride, swing=swing, pace=u(.8,1.1), phase=u(0,6.28),
-                turn=dict(walk=.15, turn=.85, lift=.3)[kind]*u(.8,1), turn_time=u(1.8,2.8), turn_phase=u(0,6.28), glance=u(-.15,.15),
-                lift=u(.5,1) if kind == 'lift' else 0., lift_side=_pick(rng, ['left','right','left right'], None), lift_time=u(1.6,2.4),
-                spread=u(.14,.24), elbow=u(.15,.45), zoom=_pick(rng, [1.4,1.4,1.], k)) # whole person, or to the knees
+    u, kind = rng.uniform, _pick(rng, ['turn','walk','lift','turn'], k)
+    lifts = kind == 'lift'
+    motion = dict(kind=kind) # values are drawn in this order
+    motion |= dict(stride=.08, swing=.1) if lifts else dict(stride=u(.25,.4), swing=u(.3,.5))
+    motion |= dict(pace=u(.8,1.1), phase=u(0,6.28))
+    motion |= dict(turn=_turns[kind]*u(.8,1), turn_time=u(1.8,2.8), turn_phase=u(0,6.28))
+    motion |= dict(glance=u(-.15,.15), lift=u(.5,1) if lifts else 0.)
+    motion |= dict(lift_side=_pick(rng, ['left','right','left right'], None))
+    motion |= dict(lift_time=u(1.6,2.4), spread=u(.14,.24), elbow=u(.15,.45))
+    return motion | dict(zoom=_pick(rng, [1.4,1.4,1.], k)) # to the knees, or the whole person
 
 # %% ../../nbs/sample/17_figures.ipynb #17c8e306
-def _aim(side, spread, swing): # direction of a limb: hanging down, moved `spread` to its side and `swing` forward
-    return np.stack([side*np.sin(spread)*np.ones_like(swing), np.cos(spread)*np.cos(swing), np.cos(spread)*np.sin(swing)], -1)
+def _aim(side, spread, swing): # direction of a limb: down, moved `spread` to its side and `swing` forward
+    x = side*np.sin(spread)*np.ones_like(swing)
+    y = np.cos(spread)*np.cos(swing)
+    z = np.cos(spread)*np.sin(swing)
+    return np.stack([x, y, z], -1)
 
+# %% ../../nbs/sample/17_figures.ipynb #e79963d5
 def _seen(v, turn): # vectors `(n 3)` of a body turned `turn` to its left
-    x,y,z = np.moveaxis(np.broadcast_to(np.asarray(v, float), (len(turn),3)), -1, 0)
+    x,y,z = np.broadcast_to(np.asarray(v, float), (len(turn),3)).T
     c,s = np.cos(turn), np.sin(turn)
-    return np.stack([x*c + z*s, y + .12*(z*c - x*s), z*c - x*s], -1)
+    left = x*c + z*s
+    forward = z*c - x*s
+    return np.stack([left, y + .12*forward, forward], -1)
 
-def _trunk_joints(P, step): # spine, head and hair
-    P['waist'] = np.stack([.05*np.sin(step), 0*step, 0*step], -1)
+# %% ../../nbs/sample/17_figures.ipynb #4c510a0e
+_trunk = ( # joint, the one it hangs on, what it turns with, vector in heads
+    ('crotch','waist','hips',(0,3.95,0)), ('skirt-top','waist','hips',(0,2.85,0)),
+    ('skirt-end','waist','hips',(0,5.3,0)),
+    ('throat','nape','chest',(0,.2,.02)), ('jaw','nape','face',(0,-.4,.04)),
+    ('chin','nape','face',(0,-.22,.1)), ('crown','nape','face',(0,-1.22,.1)), ('hair-up','crown','face',(0,-.05,0)),
+    ('hair-top','crown','face',(0,.4,-.12)), ('hair-mid','crown','face',(0,1.02,-.12)),
+    ('hair-end','crown','chest',(0,1.75,-.22)), ('bun','crown','face',(0,.02,-.2)),
+    ('bun-top','crown','face',(0,-.06,-.22)))
+
+def _add_trunk(P, step): # to the joints `P`
+    sway, still = .05*np.sin(step), 0*step
+    P['waist'] = np.stack([sway, still, still], -1)
     P['nape'] = .7*P['waist'] + _seen((0,1.2,0), P['chest'])
-    for name,start,turn,v in (('crotch','waist','hips',(0,3.95,0)), ('skirt-top','waist','hips',(0,2.85,0)), ('skirt-end','waist','hips',(0,5.3,0)),
-                              ('throat','nape','chest',(0,.2,.02)), ('jaw','nape','face',(0,-.4,.04)),
-                              ('chin','nape','face',(0,-.22,.1)), ('crown','nape','face',(0,-1.22,.1)),
-                              ('hair-up','crown','face',(0,-.05,0)), ('hair-top','crown','face',(0,.4,-.12)), ('hair-mid','crown','face',(0,1.02,-.12)),
-                              ('hair-end','crown','chest',(0,1.75,-.22)), ('bun','crown','face',(0,.02,-.2)), ('bun-top','crown','face',(0,-.06,-.22))):
-        P[name] = P[start] + _seen(v, P[turn])
+    for name,start,turn,vector in _trunk: P[name] = P[start] + _seen(vector, P[turn])
 
-def _limb_joints(P, body, motion, time, step, side): # one ear, arm and leg; `side` is 1 for the person's left, -1 for the right
-    s = 'left' if side == 1 else 'right'
-    P[f'{s}-lobe'],P[f'{s}-tip'] = (P['crown'] + _seen((side*.365,y,-.03), P['face']) for y in (.64,.47))
-    lifted = motion['lift']*(s in motion['lift_side'])*(.5 - .5*np.cos(2*np.pi*time/motion['lift_time']))
-    swing = -side*motion['swing']*np.sin(step) # arms swing against the legs
-    fore = _seen(_aim(side, .3*motion['spread'] + 1.9*lifted, .8*swing + motion['elbow'] + .25*swing.clip(0) + .5*lifted), P['chest'])
-    P[f'{s}-shoulder'] = P['nape'] + _seen((side*.7*body['shoulders'],.47,0), P['chest'])
-    P[f'{s}-elbow'] = P[f'{s}-shoulder'] + 1.3*_seen(_aim(side, motion['spread'] + 1.2*lifted, .8*swing), P['chest'])
-    P[f'{s}-wrist'] = P[f'{s}-elbow'] + 1.1*fore
-    P[f'{s}-fingers'] = P[f'{s}-wrist'] + .6*fore
-    P[f'{s}-thumb'] = P[f'{s}-wrist'] + .3*fore + .1*_seen((-side,0,.6), P['chest'])
-    stride,leg = side*motion['stride']*np.sin(step), (body['height'] - 3.75)/3.75
+# %% ../../nbs/sample/17_figures.ipynb #697111c2
+def _add_ear(P, s, side):
+    for name,height in (('lobe',.64), ('tip',.47)):
+        place = side*.365, height, -.03
+        P[f'{s}-{name}'] = P['crown'] + _seen(place, P['face'])
+
+# %% ../../nbs/sample/17_figures.ipynb #03f89864
+def _add_arm(P, s, side, body, motion, time, step):
+    chest, spread = P['chest'], motion['spread']
+    lifted = motion['lift']*(s in motion['lift_side'])
+    lifted = lifted*(.5 - .5*np.cos(2*np.pi*time/motion['lift_time']))
+    swing = -side*motion['swing']*np.sin(step)
+    bent = .8*swing + motion['elbow'] + .25*swing.clip(0) + .5*lifted
+    upper = _seen(_aim(side, spread + 1.2*lifted, .8*swing), chest)
+    lower = _seen(_aim(side, .3*spread + 1.9*lifted, bent), chest)
+    shoulder = side*.7*body['shoulders'], .47, 0
+    P[f'{s}-shoulder'] = P['nape'] + _seen(shoulder, chest)
+    P[f'{s}-elbow'] = P[f'{s}-shoulder'] + 1.3*upper
+    P[f'{s}-wrist'] = P[f'{s}-elbow'] + 1.1*lower
+    P[f'{s}-fingers'] = P[f'{s}-wrist'] + .6*lower
+    inwards = _seen((-side,0,.6), chest)
+    P[f'{s}-thumb'] = P[f'{s}-wrist'] + .3*lower + .1*inwards
+
+# %% ../../nbs/sample/17_figures.ipynb #fcc7c8ce
+def _add_leg(P, s, side, body, motion, step):
+    hips, length = P['hips'], (body['height'] - 3.75)/3.75
+    stride = side*motion['stride']*np.sin(step)
     bent = .12 + 1.4*motion['stride']*(side*np.cos(step)).clip(0)
-    P[f'{s}-hip'] = P['waist'] + _seen((side*.37*body['hips'],3.72,0), P['hips'])
-    P[f'{s}-knee'] = P[f'{s}-hip'] + 1.75*leg*_seen(_aim(side, .03, stride), P['hips'])
-    P[f'{s}-ankle'] = P[f'{s}-knee'] + 1.65*leg*_seen(_aim(side, 0., stride - bent), P['hips'])
-    P[f'{s}-toe'] = P[f'{s}-ankle'] + .42*_seen(_aim(side, .25, 1.1 + 0*step), P['hips'])
+    hip = side*.37*body['hips'], 3.72, 0
+    thigh = _seen(_aim(side, .03, stride), hips)
+    shin = _seen(_aim(side, 0., stride - bent), hips)
+    foot = _seen(_aim(side, .25, 1.1 + 0*step), hips)
+    P[f'{s}-hip'] = P['waist'] + _seen(hip, hips)
+    P[f'{s}-knee'] = P[f'{s}-hip'] + 1.75*length*thigh
+    P[f'{s}-ankle'] = P[f'{s}-knee'] + 1.65*length*shin
+    P[f'{s}-toe'] = P[f'{s}-ankle'] + .42*foot
 
+# %% ../../nbs/sample/17_figures.ipynb #39db972e
+def _body_turns(motion, time, step): # of hips, chest and face, in radians
+    swing = np.sin(2*np.pi*time/motion['turn_time'] + motion['turn_phase'])
+    yaw, sway = motion['turn']*swing, np.sin(step)
+    return dict(hips=yaw + .08*sway, chest=yaw - .1*sway, face=1.1*yaw + motion['glance'])
+
+# %% ../../nbs/sample/17_figures.ipynb #4a478f74
+def _body_joints(body, motion, time): # -> turns; joints by name `(n 3)`, in heads
+    step = 2*np.pi*motion['pace']*time + motion['phase']
+    turns = _body_turns(motion, time, step)
+    P = dict(turns)
+    _add_trunk(P, step)
+    for s,side in (('left',1), ('right',-1)):
+        _add_ear(P, s, side)
+        _add_arm(P, s, side, body, motion, time, step)
+        _add_leg(P, s, side, body, motion, step)
+    return turns, {name: v for name,v in P.items() if name not in turns}
+
+# %% ../../nbs/sample/17_figures.ipynb #083eb2a2
 def pose(
     body:dict, # from `random_body`
     motion:dict, # from `random_motion`
     n:int, # frames, 15 a second
     height:int=256, # of a frame
     width:int=192, # of a frame
-) -> dict: # joints by name `(n 3)`: x, y and nearness in pixels; turns `hips`, `chest`, `face` `(n)` in radians; `head_px`
+) -> dict: # joints by name `(n 3)`: x, y and nearness in pixels; turns `hips`, `chest`, `face`; `head_px`
     "Where every joint is in every frame"
-    time = np.arange(n)/15
-    step = 2*np.pi*motion['pace']*time + motion['phase']
-    yaw = motion['turn']*np.sin(2*np.pi*time/motion['turn_time'] + motion['turn_phase'])
-    turns = dict(hips=yaw + .08*np.sin(step), chest=yaw - .1*np.sin(step), face=1.1*yaw + motion['glance'])
-    P = dict(turns)
-    _trunk_joints(P, step)
-    for side in (1,-1): _limb_joints(P, body, motion, time, step, side)
+    turns, joints = _body_joints(body, motion, np.arange(n)/15)
     px = min(height/256, width/192)*31*motion['zoom'] # pixels a head
-    sole = np.maximum(P['left-ankle'][:,1], P['right-ankle'][:,1]) + .3 # the lower foot stands on the floor
-    floor = (height + 225*px/31)/2 if motion['zoom'] == 1 else .32*px + body['height']*px
-    place = lambda v: np.stack([v[:,0]*px + (width-1)/2, (v[:,1] - sole)*px + floor, v[:,2]*px], -1)
-    return {k:v if k in turns else place(v) for k,v in P.items()} | dict(head_px=px)
+    sole = np.maximum(joints['left-ankle'][:,1], joints['right-ankle'][:,1]) + .3
+    floor = .32*px + body['height']*px
+    if motion['zoom'] == 1: floor = (height + 225*px/31)/2
+    def place(v): # heads -> pixels
+        x,y,z = v.T
+        x = x*px + (width-1)/2
+        y = (y - sole)*px + floor
+        return np.stack([x, y, z*px], -1)
+    return turns | {name: place(v) for name,v in joints.items()} | dict(head_px=px)
 
 # %% ../../nbs/sample/17_figures.ipynb #84b0c075
-_dyes = _colours('d7263d f46036 ffb400 2e9e5b 1b998b 2274a5 3d3a8c 7b2d8b e85d9e e9e4d8 22252b 7fb3d5 b5651d 9fc131')
-_flat = profile((0,.30,0),(.05,.52,0),(.10,.74,0),(.14,.84,0),(.22,.84,0),(.5,.80,0),(1,.86,0))[:,0].astype(np.float32) # half a flat shirt
+_dyes = _colours('d7263d f46036 ffb400 2e9e5b 1b998b 2274a5 3d3a8c '
+                 '7b2d8b e85d9e e9e4d8 22252b 7fb3d5 b5651d 9fc131')
+_kinds = ['short','long','tank','long','short']
+_patterns = ['stripes','letters','dots','checks','logo','bars','gradient','band']
+_words = ['NEO','LUX','SKY','42','ZEN','POP','ART','GO']
 
 def random_style(
     rng:np.random.Generator, # source of chance
     k:int|None=None, # number of the garment: kinds and patterns take turns
 ) -> dict: # kind, length of the sleeves and of the whole, neckline, pattern, three colours
     "How a garment is cut and printed"
-    kind = _pick(rng, ['short','long','tank','long','short'], k)
+    u, kind = rng.uniform, _pick(rng, _kinds, k)
     dyes = rng.permutation(_dyes)[:6]
-    dyes = dyes[np.argsort(-np.abs(dyes - dyes[0]).sum(-1), kind='stable')] # the print stands out from the cloth, `dyes[-1]`
-    return dict(kind=kind, dyes=dyes[[-1,0,1]], sleeve=dict(short=rng.uniform(.3,.46), long=rng.uniform(.9,.97), tank=0)[kind],
-                hem=rng.uniform(.84,.97), neck=_pick(rng, ['crew','v','scoop'], None), ease=rng.uniform(.05,.1), pitch=rng.uniform(.16,.3),
-                pattern=_pick(rng, ['stripes','letters','dots','checks','logo','bars','gradient','band'], k),
-                word=_pick(rng, ['NEO','LUX','SKY','42','ZEN','POP','ART','GO'], None))
+    contrast = np.abs(dyes - dyes[0]).sum(-1)
+    dyes = dyes[np.argsort(-contrast, kind='stable')] # the print stands out from the cloth, `dyes[-1]`
+    style = dict(kind=kind, dyes=dyes[[-1,0,1]]) # values are drawn in this order
+    sleeve = dict(short=u(.3,.46), long=u(.9,.97), tank=0)
+    style |= dict(sleeve=sleeve[kind], hem=u(.84,.97), neck=_pick(rng, ['crew','v','scoop'], None))
+    style |= dict(ease=u(.05,.1), pitch=u(.16,.3), pattern=_pick(rng, _patterns, k))
+    return style | dict(word=_pick(rng, _words, None))
 
-def _fold(theta): # -1 at the right side, 0 in front and behind, 1 at the left side
-    return np.arcsin(np.sin(theta).clip(-1,1))*np.float32(2/np.pi)
+# %% ../../nbs/sample/17_figures.ipynb #afb19235
+_flat = profile((0,.30,0),(.05,.52,0),(.10,.74,0),(.14,.84,0),(.22,.84,0),(.5,.80,0),(1,.86,0))
+_flat = _flat[:,0].astype(np.float32) # half width of a flat shirt
+_cuts = dict(short=(68,72,1.08), long=(67,71,1.32), tank=(98,84,1.)) # pixels a head; angle of sleeves
 
 class Garment:
     "A garment: its product photo, and where each point of its surface lies in it"
@@ -244,23 +376,39 @@ class Garment:
         height:int=256, # of the photo
         width:int=192, # of the photo
     ):
-        kind,px = style['kind'], min(height/256, width/192)
-        self.style,self.h,self.w,self.cx = style,height,width,(width-1)/2
-        self.ux,self.uy = px*dict(short=68, long=67, tank=98)[kind], px*dict(short=72, long=71, tank=84)[kind] # photo pixels a head
+        self.style, self.h, self.w = style, height, width
+        self.cx = (width-1)/2
+        px = min(height/256, width/192)
+        ux, uy, self.angle = _cuts[style['kind']] # the angle of the sleeves, below the horizontal
+        self.ux, self.uy = px*ux, px*uy # photo pixels a head
         self.tall = 2.75*self.uy # from nape to crotch
         self.top = (height-1)/2 - self.tall*style['hem']/2
-        self.angle = dict(short=1.08, long=1.32, tank=1.)[kind] # of the sleeves, below the horizontal
-        self.arm,self.cuff = 2.15*self.uy, (.34*self.ux, .17*self.ux) # length of a full sleeve, its half width at shoulder and wrist
-        self.photo,self.front = self._paint()
+        self.arm = 2.15*self.uy # length of a full sleeve
+        self.cuff = .34*self.ux, .17*self.ux # its half width at shoulder and wrist
+        self.photo, self.front = self._paint()
 
-# %% ../../nbs/sample/17_figures.ipynb #afb19235
+# %% ../../nbs/sample/17_figures.ipynb #1d9b3e46
 @patch
 def sleeve_axis(self:Garment,
     side:int, # 1 for the person's left, -1 for the right
 ) -> tuple: # x, y of its start; x, y of its direction
     "Where a sleeve lies in the photo"
-    return self.cx + side*.66*self.ux, self.top + .155*self.tall + .1*self.ux, side*float(np.cos(self.angle)), float(np.sin(self.angle))
+    x = self.cx + side*.66*self.ux
+    y = self.top + .155*self.tall + .1*self.ux
+    right, down = float(np.cos(self.angle)), float(np.sin(self.angle))
+    return x, y, side*right, down
 
+# %% ../../nbs/sample/17_figures.ipynb #af0bf05d
+@patch
+def _half_sleeve(self:Garment, down): # half width of a sleeve; `down`: 0 at the shoulder, 1 at the wrist
+    shoulder, wrist = self.cuff
+    return shoulder + (wrist-shoulder)*down
+
+# %% ../../nbs/sample/17_figures.ipynb #d70cf96e
+def _fold(theta): # -1 at the right side, 0 in front and behind, 1 at the left side
+    return np.arcsin(np.sin(theta).clip(-1,1))*np.float32(2/np.pi)
+
+# %% ../../nbs/sample/17_figures.ipynb #c4fd1d1a
 @patch
 def place(self:Garment,
     piece:str, # torso, left-upper, right-upper, left-lower or right-lower
@@ -269,206 +417,396 @@ def place(self:Garment,
 ) -> tuple: # x, y in pixels of the photo
     "Where points of the worn garment lie in the photo"
     f = _fold(theta)*np.float32(.97) # stay inside the outline
-    if piece == 'torso':
-        t = tau.clip(0,1)
-        f = np.float32(.53)*f + np.float32(.47*.97)*np.sin(theta) # the way round a flat ellipse: between the angle and its sine
-        return self.cx + f*self.ux*_flat[(t*256+.5).astype(np.int32)], self.top + t*self.tall
-    along = np.where(tau < 0, tau, tau.clip(0,1.2)*.54) if 'upper' in piece else .54 + .46*tau.clip(-.1,1)
-    cap,down = along.clip(-1,0), along.clip(0,1)
+    if piece == 'torso': return self._place_torso(tau, theta, f)
+    upper = np.where(tau < 0, tau, tau.clip(0,1.2)*.54)
+    along = upper if 'upper' in piece else .54 + .46*tau.clip(-.1,1)
+    cap, down = along.clip(-1,0), along.clip(0,1)
     x,y,ux,uy = self.sleeve_axis(1 if 'left' in piece else -1)
-    f = f*(self.cuff[0] + (self.cuff[1]-self.cuff[0])*down)*np.sqrt(1 - cap*cap)
+    f = f*self._half_sleeve(down)*np.sqrt(1 - cap*cap)
     s = down*self.arm + cap*self.cuff[0]*.96
-    return x + s*ux + f*uy, y + s*uy - f*ux
+    x = x + s*ux + f*uy
+    y = y + s*uy - f*ux
+    return x, y
+
+# %% ../../nbs/sample/17_figures.ipynb #3337fabb
+@patch
+def _place_torso(self:Garment, tau, theta, f): # `f`: the angle, folded
+    t = tau.clip(0, 1)
+    f = np.float32(.53)*f + np.float32(.47*.97)*np.sin(theta) # round a flat ellipse: angle and sine
+    wide = _flat[(t*256 + .5).astype(np.int32)]
+    x = self.cx + f*self.ux*wide
+    return x, self.top + t*self.tall
 
 # %% ../../nbs/sample/17_figures.ipynb #9e58b9a9
-def _mix(m, x, y): return m[...,None]*x + (1-m[...,None])*y
+def _mix(m, x, y): return m[...,None]*x + (1-m[...,None])*y # `x` where `m` is 1, `y` where it is 0
+
+# %% ../../nbs/sample/17_figures.ipynb #66d0da5e
+_font = str(Path(matplotlib.get_data_path())/'fonts/ttf/DejaVuSans-Bold.ttf')
 
 @patch
 def _word(self:Garment, word, wide): # a word on the chest, `(h w)` from 0 to 1
-    path = str(Path(matplotlib.get_data_path())/'fonts/ttf/DejaVuSans-Bold.ttf')
-    size = 76*wide/ImageFont.truetype(path, 40).getlength(word)
+    size = 76*wide/ImageFont.truetype(_font, 40).getlength(word)
+    font = ImageFont.truetype(_font, max(int(size), 1))
     big = Image.new('L', (2*self.w, 2*self.h))
-    ImageDraw.Draw(big).text((self.w, 2*(self.top + .38*self.tall)), word, fill=255, font=ImageFont.truetype(path, max(int(size),1)), anchor='mm')
+    middle = self.w, 2*(self.top + .38*self.tall)
+    ImageDraw.Draw(big).text(middle, word, fill=255, font=font, anchor='mm')
     return np.asarray(big, float).reshape(self.h,2,self.w,2).mean((1,3))/255
 
+# %% ../../nbs/sample/17_figures.ipynb #0fefcb6c
+def _soft(v, p): return np.clip(v*p + .5, 0, 1) # inside where v > 0, in units of the pitch `p`
+
+# %% ../../nbs/sample/17_figures.ipynb #936084aa
+def _lines(v, p): return _soft(.25 - np.abs((v/p) % 1 - .5), p)
+
+# %% ../../nbs/sample/17_figures.ipynb #1af75802
+def _dots(x, y, p):
+    row = np.floor(y/p) % 2 # every other row is moved by half a pitch
+    dx = (x/p + .5*row) % 1 - .5
+    dy = y/p % 1 - .5
+    return _soft(.28 - np.hypot(dx, dy), p)
+
+# %% ../../nbs/sample/17_figures.ipynb #757c2a64
+@patch
+def _ink(self:Garment, x, Y, t, p, u): # how much of the second colour, `(h w)` from 0 to 1
+    pattern = self.style['pattern']
+    if pattern == 'stripes': return _lines(Y, p)
+    if pattern == 'bars': return _lines(x + p/2, p)
+    if pattern == 'dots': return _dots(x, Y, p)
+    if pattern == 'letters': return self._word(self.style['word'], .95*u)
+    if pattern == 'gradient': return np.clip(t/self.style['hem'], 0, 1)
+    if pattern == 'band': return np.clip((.09 - np.abs(t-.42))*self.tall + .5, 0, 1)
+    distance = np.hypot(x - .36*u, Y - self.top - .27*self.tall) # from the middle of the logo
+    return np.clip(.11*u - distance + .5, 0, 1)
+
+# %% ../../nbs/sample/17_figures.ipynb #a02f82d6
 @patch
 def _print(self:Garment, X, Y, t): # the pattern, `(h w 3)`
-    style,u = self.style, self.ux*(.75 if self.style['kind'] == 'tank' else 1)
-    a,b,c = style['dyes']; p,X = 1.2*style['pitch']*u, X - self.cx
-    base = np.broadcast_to(a, (*X.shape,3))
-    soft = lambda v: np.clip(v*p + .5, 0, 1) # inside where v > 0, in units of the pitch
-    line = lambda v: soft(.25 - np.abs((v/p) % 1 - .5))
-    if style['pattern'] == 'stripes': return _mix(line(Y), b, base)
-    if style['pattern'] == 'bars': return _mix(line(X + p/2), b, base)
-    if style['pattern'] == 'checks': return _mix(.5*line(Y), b, _mix(.5*line(X), c, base))
-    if style['pattern'] == 'dots': return _mix(soft(.28 - np.hypot((X/p + .5*(np.floor(Y/p) % 2)) % 1 - .5, Y/p % 1 - .5)), b, base)
-    if style['pattern'] == 'gradient': return _mix(np.clip(t/style['hem'], 0, 1), b, base)
-    if style['pattern'] == 'letters': return _mix(self._word(style['word'], .95*u), b, base)
-    if style['pattern'] == 'logo': return _mix(np.clip(.11*u - np.hypot(X - .36*u, Y - self.top - .27*self.tall) + .5, 0, 1), b, base)
-    return _mix(np.clip((.09 - np.abs(t-.42))*self.tall + .5, 0, 1), b, base)
+    u = self.ux*(.75 if self.style['kind'] == 'tank' else 1)
+    p, x = 1.2*self.style['pitch']*u, X - self.cx
+    first, second, third = self.style['dyes']
+    ground = np.broadcast_to(first, (*X.shape,3))
+    if self.style['pattern'] != 'checks': return _mix(self._ink(x, Y, t, p, u), second, ground)
+    return _mix(.5*_lines(Y, p), second, _mix(.5*_lines(x, p), third, ground))
 
 # %% ../../nbs/sample/17_figures.ipynb #deb6beff
+_drops = dict(crew=.22, v=.55, scoop=.42, back=.09) # depth of a neckline, in heads
+
 @patch
 def _neckline(self:Garment, X, Y, kind): # signed distance from a neckline
-    drop = dict(crew=.22, v=.55, scoop=.42, back=.09)[kind]*self.uy
-    wide,sink = (.34*self.ux if self.style['kind'] != 'tank' else .256*self.ux), .02*self.tall
-    x,y = np.abs(X - self.cx)/wide, ((Y - self.top + sink)/(drop + sink)).clip(0)
-    return ((x**1.2 + y if kind == 'v' else np.hypot(x, y)) - 1)*min(wide, drop)
+    drop, sink = _drops[kind]*self.uy, .02*self.tall
+    wide = (.256 if self.style['kind'] == 'tank' else .34)*self.ux
+    x = np.abs(X - self.cx)/wide
+    y = ((Y - self.top + sink)/(drop + sink)).clip(0)
+    edge = x**1.2 + y if kind == 'v' else np.hypot(x, y)
+    return (edge - 1)*min(wide, drop)
 
+# %% ../../nbs/sample/17_figures.ipynb #70b8911a
 @patch
-def _trunk(self:Garment, X, Y, t): # signed distance from the outline of the torso, and from its hem
+def _torso(self:Garment, X, Y, t): # signed distance from the outline of the torso, and from its hem
     wide = _flat[(t.clip(0,1)*256).astype(int)]*self.ux
-    if self.style['kind'] == 'tank': wide = np.minimum(wide, (.52 + .32*np.clip((t-.08)/.24, 0, 1)**2.2)*self.ux) # armholes
+    if self.style['kind'] == 'tank':
+        armhole = .52 + .32*np.clip((t-.08)/.24, 0, 1)**2.2
+        wide = np.minimum(wide, armhole*self.ux)
     x = np.abs(X - self.cx)
-    hem = (self.style['hem'] + .012*(1 - (x/self.ux)**2) - t)*self.tall
-    return np.minimum((wide - x)/np.hypot(1, np.gradient(wide, axis=0)), np.minimum(t*self.tall, hem)), hem
+    end = self.style['hem'] + .012*(1 - (x/self.ux)**2) # a little longer in the middle
+    hem = (end - t)*self.tall
+    side = (wide - x)/np.hypot(1, np.gradient(wide, axis=0))
+    return np.minimum(side, np.minimum(t*self.tall, hem)), hem
 
+# %% ../../nbs/sample/17_figures.ipynb #98459af8
 @patch
 def _sleeve(self:Garment, X, Y, side): # signed distance from the outline of a sleeve, and from its hem
     x,y,ux,uy = self.sleeve_axis(side)
-    s,f = (X-x)*ux + (Y-y)*uy, (X-x)*uy - (Y-y)*ux
-    half,hem = self.cuff[0] + (self.cuff[1]-self.cuff[0])*(s/self.arm).clip(0,1), self.style['sleeve']*self.arm - s
-    return np.where(s < 0, self.cuff[0] - np.hypot(s,f), np.minimum(half - np.abs(f), hem)), hem
+    along = (X-x)*ux + (Y-y)*uy
+    across = (X-x)*uy - (Y-y)*ux
+    hem = self.style['sleeve']*self.arm - along
+    half = self._half_sleeve((along/self.arm).clip(0,1))
+    band = np.minimum(half - np.abs(across), hem)
+    cap = self.cuff[0] - np.hypot(along, across)
+    return np.where(along < 0, cap, band), hem
 
+# %% ../../nbs/sample/17_figures.ipynb #4c78a1ab
+def _rim(distance, width): # 1 at an outline, 0 where it is `width` away
+    return np.clip(1 - distance/width, 0, 1)
+
+# %% ../../nbs/sample/17_figures.ipynb #34f1aa89
 @patch
-def _paint(self:Garment): # the photo `(h w 3)` uint8, and what can be worn in front: colour times opacity, opacity `(h*w 4)`
-    style,u = self.style,self.ux
-    X,Y = np.meshgrid(np.arange(self.w, dtype=float), np.arange(self.h, dtype=float))
-    t = (Y - self.top)/self.tall
-    inside,hem = self._trunk(X, Y, t)
-    dark = .05*np.clip(1 - inside/(.16*u), 0, 1) + .12*(np.abs(hem - .1*u) < .6) # towards the rim, and the hem's stitches
-    for side in (1,-1) if style['sleeve'] else ():
-        d,hem = self._sleeve(X, Y, side)
-        arm = .05*np.clip(1 - d/(.14*u), 0, 1) + .06*np.clip(1 + inside/(.3*u), 0, 1) + .12*(np.abs(hem - .08*u) < .6)
+def _cut(self:Garment, X, Y, t): # signed distance from the whole outline; how dark rims and stitches are
+    u = self.ux
+    inside, hem = self._torso(X, Y, t)
+    dark = .05*_rim(inside, .16*u) + .12*(np.abs(hem - .1*u) < .6)
+    for side in (1,-1) if self.style['sleeve'] else ():
+        sleeve, hem = self._sleeve(X, Y, side)
+        stitches = np.abs(hem - .08*u) < .6
+        arm = .05*_rim(sleeve, .14*u) + .06*_rim(-inside, .3*u) + .12*stitches
         seam = .16*np.clip(1.2 - np.abs(inside), 0, 1)*(t > .12)
-        dark = np.where(d > 0, np.where(inside < 0, arm, dark*(inside > .16*u)) + seam, dark)
-        inside = np.maximum(inside, d)
-    neck,back = self._neckline(X, Y, style['neck']), self._neckline(X, Y, 'back')
-    trim = style['dyes'][1] if style['pattern'] == 'logo' else .72*style['dyes'][0]
-    folds = 1 + .018*np.sin(5.7*X/u + 1.3*np.sin(2.2*Y/u)) + .018*np.sin(3.1*Y/u + 2.5*X/u)
-    colour = _mix(np.clip(.075*u - neck + .5, 0, 1), trim, self._print(X, Y, t))*((1-dark)*folds)[...,None]
-    colour = np.round(colour.clip(0,234)) # paler than that would count as the photo's white ground
-    worn,lining = np.clip(np.minimum(inside,neck) + .5, 0, 1), np.clip(np.minimum(inside,back) + .5, 0, 1)
-    photo = _mix(worn, colour, _mix(lining, .55*style['dyes'][0], 255.))
+        shade = np.where(inside < 0, arm, dark*(inside > .16*u)) + seam
+        dark = np.where(sleeve > 0, shade, dark)
+        inside = np.maximum(inside, sleeve)
+    return inside, dark
+
+# %% ../../nbs/sample/17_figures.ipynb #68fd824e
+@patch
+def _colour(self:Garment, X, Y, t, neck, dark): # of the cloth, `(h w 3)`; `neck`: distance from the neck
+    u, dyes = self.ux, self.style['dyes']
+    trim = dyes[1] if self.style['pattern'] == 'logo' else .72*dyes[0]
+    bend = 1.3*np.sin(2.2*Y/u)
+    folds = 1 + .018*np.sin(5.7*X/u + bend)
+    folds = folds + .018*np.sin(3.1*Y/u + 2.5*X/u)
+    rib = np.clip(.075*u - neck + .5, 0, 1)
+    light = (1-dark)*folds
+    colour = _mix(rib, trim, self._print(X, Y, t))*light[...,None]
+    return np.round(colour.clip(0, 234)) # paler would count as the photo's white ground
+
+# %% ../../nbs/sample/17_figures.ipynb #ff4cea1f
+def _covers(inside, neck): # opacity of cloth, from signed distances
+    return np.clip(np.minimum(inside, neck) + .5, 0, 1)
+
+# %% ../../nbs/sample/17_figures.ipynb #ea3516ea
+@patch
+def _paint(self:Garment): # photo `(h w 3)` uint8; what is worn in front `(h*w 4)`: colour times opacity, opacity
+    X,Y = np.meshgrid(np.arange(float(self.w)), np.arange(float(self.h)))
+    t = (Y - self.top)/self.tall
+    inside, dark = self._cut(X, Y, t)
+    neck, back = (self._neckline(X, Y, kind) for kind in (self.style['neck'], 'back'))
+    colour = self._colour(X, Y, t, neck, dark)
+    worn, lining = _covers(inside, neck), _covers(inside, back)
+    ground = _mix(lining, .55*self.style['dyes'][0], 255.)
+    photo = np.round(_mix(worn, colour, ground)).astype(np.uint8)
     front = np.concatenate([colour*worn[...,None], worn[...,None]], -1)
-    return np.round(photo).astype(np.uint8), front.astype(np.float32).reshape(-1,4)
+    return photo, front.astype(np.float32).reshape(-1,4)
 
 # %% ../../nbs/sample/17_figures.ipynb #0f1f5cf5
-def _face(body): # the head's front: rows from crown to chin, columns from theta -pi/2 to pi/2; `(64*64 3)`
-    S,skin,hair = 256,body['skin'],body['hair_rgb']
-    rgb = lambda v: tuple(np.clip(v,0,255).astype(int).tolist())
-    im = Image.new('RGB', (S,S), rgb(skin))
+def _fill(colour): # an RGB array as PIL takes it
+    return tuple(np.clip(colour, 0, 255).astype(int).tolist())
+
+# %% ../../nbs/sample/17_figures.ipynb #ef112678
+def _draw_eye(d, side, skin, hair): # and cheek and brow; `side`: -1 the person's right, 1 the left
+    cheek, eye = ((side*theta/np.pi + .5)*256 for theta in (.60,.42))
+    d.ellipse((cheek-24,156,cheek+24,188), fill=_fill(skin*[1,.93,.91]))
+    d.ellipse((eye-19,122,eye+19,146), fill=_fill(172 + skin*.3)) # the white
+    d.ellipse((eye-10,123,eye+10,145), fill=_fill(hair*.4 + 20)) # the iris
+    d.chord((eye-21,117,eye+21,151), 200, 340, fill=_fill(skin*.5)) # the lid
+    brow = _fill(hair*.55 + skin*.15)
+    d.arc((eye-26,98,eye+26,138), 215, 325, fill=brow, width=8)
+
+# %% ../../nbs/sample/17_figures.ipynb #c83360f8
+def _face(body): # the head's front `(64*64 3)`: rows from crown to chin, columns from theta -pi/2 to pi/2
+    skin, lips = body['skin'], body['lips']
+    im = Image.new('RGB', (256,256), _fill(skin))
     d = ImageDraw.Draw(im)
-    for side in (-1,1):
-        c,e = ((side*th/np.pi + .5)*S for th in (.60,.42))
-        d.ellipse((c-24,156,c+24,188), fill=rgb(skin*[1,.93,.91])) # cheek
-        d.ellipse((e-19,122,e+19,146), fill=rgb(172 + skin*.3)) # eye
-        d.ellipse((e-10,123,e+10,145), fill=rgb(hair*.4 + 20))
-        d.chord((e-21,117,e+21,151), 200, 340, fill=rgb(skin*.5)) # lid
-        d.arc((e-26,98,e+26,138), 215, 325, fill=rgb(hair*.55 + skin*.15), width=8) # brow
-    d.arc((S/2-14,150,S/2+14,180), 25, 155, fill=rgb(skin*.72), width=7) # nose
-    d.chord((S/2-30,186,S/2+30,218), 10, 170, fill=rgb(body['lips'])) # mouth
-    d.arc((S/2-34,178,S/2+34,206), 30, 150, fill=rgb(body['lips']*.72), width=5)
+    for side in (-1,1): _draw_eye(d, side, skin, body['hair_rgb'])
+    d.arc((114.,150,142.,180), 25, 155, fill=_fill(skin*.72), width=7) # nose
+    d.chord((98.,186,158.,218), 10, 170, fill=_fill(lips)) # mouth
+    d.arc((94.,178,162.,206), 30, 150, fill=_fill(lips*.72), width=5)
     return np.asarray(im.resize((64,64), Image.BOX), np.float32).reshape(-1,3)
 
+# %% ../../nbs/sample/17_figures.ipynb #646caa31
+def _whole_and_rest(x): # -> whole pixels, and the rest `(n 1)`
+    whole = np.floor(x).astype(np.int32)
+    return whole, (x - whole)[:,None].astype(np.float32)
+
+# %% ../../nbs/sample/17_figures.ipynb #07067b01
 def _sample(picture, w, x, y): # bilinear samples at pixels x, y of a flat picture `(h*w c)` of width w
-    x0,y0 = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
-    fx,fy = ((o - o0)[:,None].astype(np.float32) for o,o0 in ((x,x0), (y,y0)))
+    (x0,fx), (y0,fy) = _whole_and_rest(x), _whole_and_rest(y)
     k = y0*w + x0
-    top,low = picture[k], picture[k+w]
-    top,low = top + (picture[k+1] - top)*fx, low + (picture[k+w+1] - low)*fx
+    top, low = picture[k], picture[k+w]
+    top = top + (picture[k+1] - top)*fx
+    low = low + (picture[k+w+1] - low)*fx
     return top + (low - top)*fy
 
 # %% ../../nbs/sample/17_figures.ipynb #256cfaa6
-def _dp(*names): return tuple(DENSEPOSE[n] for n in names)
-def _wider(outline, k, more): return outline*k + more
+def _dp(*names): return tuple(DENSEPOSE[n] for n in names) # numbers of DensePose parts
 
+# %% ../../nbs/sample/17_figures.ipynb #33835301
+def _torso_outline(body):
+    sh,wa,hi = body['shoulders'], body['waist'], body['hips']
+    chest = (.05,.40*sh,.26), (.10,.62*sh,.31), (.15,.78*sh,.36), (.22,.80*sh,.41), (.34,.74*sh,.43)
+    hips = (.8,.74*hi,.43*hi), (.93,.77*hi,.44*hi), (1,.74*hi,.42*hi)
+    return profile((0,.22,.22), *chest, (.57,.62*wa,.37*wa), *hips)
+
+# %% ../../nbs/sample/17_figures.ipynb #11f4b167
+def _shirt_outline(torso, body, ease):
+    shirt = torso*1.03 + ease
+    knots = [0, .3, .7*body['waist'], .78*body['hips']] # it falls straight from the chest: half widths at least
+    least = np.interp(np.linspace(0,1,257), [0,.3,.5,1], knots)
+    shirt[:,0] = shirt[:,0].clip(least)
+    room = ease*np.linspace(.2,1,26)[:,None] # and clings to the neck
+    shirt[:26] = 1.02*torso[:26] + room
+    return shirt
+
+# %% ../../nbs/sample/17_figures.ipynb #ffd10953
+def _torso_look(skin, lower, legs): # colour and LIP class of the trunk; `legs`: class below the waist
+    def colour(tau, theta):
+        below = np.clip((tau-.56)*60, 0, 1)
+        return _mix(below, lower, skin), np.clip((1.15 - tau)*5, 0, 1) # fades into the legs
+    def lip(tau, theta):
+        bare = np.where(np.sin(theta) > 0, LIP['left-arm'], LIP['right-arm'])
+        return np.where(tau > .568, legs, bare)
+    return colour, lip
+
+# %% ../../nbs/sample/17_figures.ipynb #fa32d2cd
+def _neck_colour(skin): # darker in the chin's shadow
+    def colour(tau, theta):
+        light = .82 + .18*np.clip(1.6*tau-.3, 0, 1)
+        return skin*light[:,None], 1
+    return colour
+
+# %% ../../nbs/sample/17_figures.ipynb #db3c6d9e
 def _trunk_parts(body, style):
-    sh,wa,hi,limbs,skin,low = (body[k] for k in ('shoulders','waist','hips','limbs','skin','lower_rgb'))
-    trunk = profile((0,.22,.22),(.05,.40*sh,.26),(.10,.62*sh,.31),(.15,.78*sh,.36),(.22,.80*sh,.41),(.34,.74*sh,.43),
-                    (.57,.62*wa,.37*wa),(.8,.74*hi,.43*hi),(.93,.77*hi,.44*hi),(1,.74*hi,.42*hi))
-    shirt = _wider(trunk, 1.03, style['ease'])
-    shirt[:,0] = shirt[:,0].clip(np.interp(np.linspace(0,1,257), [0,.3,.5,1], [0,.3,.7*wa,.78*hi])) # falls straight from the chest
-    shirt[:26] = 1.02*trunk[:26] + style['ease']*np.linspace(.2,1,26)[:,None] # and clings to the neck
-    legs = LIP['skirt' if body['lower'] == 'skirt' else 'pants']
-    bare = lambda theta: np.where(np.sin(theta) > 0, LIP['left-arm'], LIP['right-arm'])
-    colour = lambda tau,theta: (_mix(np.clip((tau-.56)*60, 0, 1), low, skin), np.clip((1.15 - tau)*5, 0, 1)) # fades into the legs
-    neck = lambda tau,theta: (skin*(.82 + .18*np.clip(1.6*tau-.3, 0, 1))[:,None], 1) # in the chin's shadow
-    both = dict(dp=_dp('torso-front','torso-back'))
-    parts = [Part('torso', ('nape','crotch'), trunk, colour, lambda tau,theta: np.where(tau > .568, legs, bare(theta)),
-                  turn=('chest','hips'), caps=(0,.3), **both),
-             Part('neck', ('jaw','throat'), limbs*profile((0,.19,.19),(.6,.195,.2),(1,.26,.22)), neck, LIP['face'],
-                  turn=('face','chest'), caps=(0,.5), lift=.02, **both),
-             Part('shirt', ('nape','crotch'), shirt, None, LIP['upper-clothes'], turn=('chest','hips'), caps=(0,0), gloss=.16, piece='torso', lift=.03, **both)]
-    skirt = Part('skirt', ('skirt-top','skirt-end'), hi*profile((0,.68,.42),(.3,.8,.5),(1,.92,.62)), low, legs, caps=(0,0), layer=-1, lift=-.2)
-    return parts + [skirt]*(legs == LIP['skirt'])
+    skin, lower, skirt = body['skin'], body['lower_rgb'], body['lower'] == 'skirt'
+    legs = LIP['skirt' if skirt else 'pants']
+    torso = _torso_outline(body)
+    shirt = _shirt_outline(torso, body, style['ease'])
+    neck = body['limbs']*profile((0,.19,.19), (.6,.195,.2), (1,.26,.22))
+    colour, lip = _torso_look(skin, lower, legs)
+    both, trunk = dict(dp=_dp('torso-front','torso-back')), dict(turn=('chest','hips'))
+    torso = Part('torso', ('nape','crotch'), torso, colour, lip, caps=(0,.3), **trunk, **both)
+    neck = Part('neck', ('jaw','throat'), neck, _neck_colour(skin), LIP['face'], turn=('face','chest'),
+                caps=(0,.5), lift=.02, **both)
+    shirt = Part('shirt', ('nape','crotch'), shirt, None, LIP['upper-clothes'], caps=(0,0), gloss=.16,
+                 piece='torso', lift=.03, **trunk, **both)
+    if not skirt: return [torso, neck, shirt]
+    outline = body['hips']*profile((0,.68,.42), (.3,.8,.5), (1,.92,.62))
+    skirt = Part('skirt', ('skirt-top','skirt-end'), outline, lower, legs, caps=(0,0), layer=-1, lift=-.2)
+    return [torso, neck, shirt, skirt]
 
 # %% ../../nbs/sample/17_figures.ipynb #db9d1900
-_skull = profile((0,0,0),(.02,.12,.14),(.06,.2,.24),(.15,.29,.35),(.3,.355,.43),(.45,.37,.45),
-                 (.6,.36,.43),(.74,.315,.39),(.86,.245,.33),(.94,.17,.25),(.98,.1,.16),(1,0,0)) # from crown to chin
-_locks = dict(long=('hair-end', profile((0,.36,.2),(.3,.43,.22),(.7,.46,.2),(1,.36,.16)), 'chest'),
-              bob=('hair-mid', profile((0,.36,.3),(.5,.44,.3),(1,.42,.25)), 'face')) # where loose hair ends, its outline, what it follows
-_hairlines = dict(crop=(.2,.42), short=(.24,.55), bob=(.2,.98), long=(.2,.98), bun=(.2,.62)) # how far down hair reaches: on the forehead, behind
+_skull = profile((0,0,0), (.02,.12,.14), (.06,.2,.24), (.15,.29,.35), (.3,.355,.43), (.45,.37,.45),
+                 (.6,.36,.43), (.74,.315,.39), (.86,.245,.33), (.94,.17,.25), (.98,.1,.16), (1,0,0))
+_long_hair = profile((0,.36,.2), (.3,.43,.22), (.7,.46,.2), (1,.36,.16))
+_bob_hair = profile((0,.36,.3), (.5,.44,.3), (1,.42,.25))
+_loose_hair = dict(long=('hair-end', _long_hair, 'chest'), bob=('hair-mid', _bob_hair, 'face'))
+_hairlines = dict(crop=(.2,.42), short=(.24,.55), bob=(.2,.98), long=(.2,.98), bun=(.2,.62))
 
+def _face_colour(body):
+    face, skin = _face(body), body['skin']
+    def colour(tau, theta):
+        x = (32*_fold(theta) + 31.5).clip(0,62.9)
+        y = (64*tau - .5).clip(0,62.9)
+        front = np.cos(theta)[:,None] > 0
+        return np.where(front, _sample(face, 64, x, y), skin), 1
+    return colour
+
+# %% ../../nbs/sample/17_figures.ipynb #c334e050
+def _hair_colour(hair, front, behind): # how far it reaches down, on the forehead and behind
+    def colour(tau, theta):
+        angle = np.abs((theta + np.pi) % (2*np.pi) - np.pi)
+        wave = .03*np.sin(1.5*theta + .6)
+        step = 1 + np.exp(9*(1.05 - angle))
+        line = front + wave + (behind-front)/step
+        strands = (1 + .07*np.sin(23*theta + 3*tau))[:,None]
+        return hair*strands, np.clip(30*(line - tau) + .5, 0, 1)
+    def inner(tau, theta): # seen past the face
+        return .8*hair, np.clip(30*(behind - tau) + .5, 0, 1)
+    return colour, inner
+
+# %% ../../nbs/sample/17_figures.ipynb #6ee93640
+def _ear(s, skin): # s: left or right
+    outline, dp = profile((0,.045,.07), (1,.06,.1)), _dp(f'head-{s}', f'head-{s}')
+    ends, turn = (f'{s}-lobe', f'{s}-tip'), ('face','face')
+    return Part(f'{s}-ear', ends, outline, .96*skin, LIP['face'], dp, 'one', turn, lift=.08)
+
+# %% ../../nbs/sample/17_figures.ipynb #7f8f03b3
 def _head_parts(body):
-    face,skin,hair,style = _face(body), body['skin'], body['hair_rgb'], body['hair']
-    puff = _skull + np.linspace(0,12,257).clip(0,1)[:,None]*(.025 if style == 'crop' else .05)
-    front,behind = _hairlines[style]
-    def look(tau, theta):
-        c = _sample(face, 64, (32*_fold(theta) + 31.5).clip(0,62.9), (64*tau - .5).clip(0,62.9))
-        return np.where(np.cos(theta)[:,None] > 0, c, skin), 1
-    def comb(tau, theta):
-        round_ = np.abs((theta + np.pi) % (2*np.pi) - np.pi)
-        line = front + .03*np.sin(1.5*theta + .6) + (behind-front)/(1 + np.exp(9*(1.05 - round_)))
-        return hair*(1 + .07*np.sin(23*theta + 3*tau))[:,None], np.clip(30*(line - tau) + .5, 0, 1)
-    inner = lambda tau,theta: (.8*hair, np.clip(30*(behind - tau) + .5, 0, 1))
-    sides = dict(dp=_dp('head-left','head-right'), split='side', turn=('face','face'))
+    hair, style = body['hair_rgb'], body['hair']
+    thick = .025 if style == 'crop' else .05
+    puff = _skull + np.linspace(0,12,257).clip(0,1)[:,None]*thick
+    front, behind = _hairlines[style]
+    colour, inner = _hair_colour(hair, front, behind)
+    face, sides = dict(turn=('face','face')), dict(dp=_dp('head-left','head-right'), split='side')
+    cover = dict(lip=LIP['hair'], caps=(.3,0), gloss=.4, **face)
+    head = Part('head', ('crown','chin'), _skull, _face_colour(body), LIP['face'], caps=(0,0), lift=.1,
+                **sides, **face)
+    inside = Part('hair-behind', ('hair-up','chin'), puff, inner, lift=-.6, **cover)
+    outside = Part('hair', ('hair-up','chin'), puff, colour, lift=.15, **cover, **sides)
+    ears = [_ear(s, body['skin']) for s in ('left','right')] if behind < .7 else [] # under longer hair
+    return [head, inside, outside, *_loose_parts(style, hair), *ears]
+
+# %% ../../nbs/sample/17_figures.ipynb #a1f3db1d
+def _loose_parts(style, hair): # long hair, or a bun
     loose = dict(rgb=hair, lip=LIP['hair'], gloss=.4, lift=-.2)
-    parts = [Part('head', ('crown','chin'), _skull, look, LIP['face'], caps=(0,0), lift=.1, **sides),
-             Part('hair-behind', ('hair-up','chin'), puff, inner, LIP['hair'], turn=('face','face'), caps=(.3,0), lift=-.6, gloss=.4), # seen past the face
-             Part('hair', ('hair-up','chin'), puff, comb, LIP['hair'], caps=(.3,0), lift=.15, gloss=.4, **sides)]
-    if style in _locks:
-        end,outline,turn = _locks[style]
-        parts.append(Part('locks', ('hair-top',end), outline, turn=('face',turn), caps=(.8,.45), **loose))
-    if style == 'bun': parts.append(Part('bun', ('bun','bun-top'), profile((0,.2,.2),(1,.2,.2)), turn=('face','face'), **loose))
-    for s in ('left','right') if behind < .7 else (): # hair is short enough to show the ears
-        parts.append(Part(f'{s}-ear', (f'{s}-lobe',f'{s}-tip'), profile((0,.045,.07),(1,.06,.1)), .96*skin, LIP['face'],
-                          _dp(f'head-{s}',f'head-{s}'), 'one', ('face','face'), lift=.08))
-    return parts
+    if style == 'bun':
+        bun = profile((0,.2,.2), (1,.2,.2))
+        return [Part('bun', ('bun','bun-top'), bun, turn=('face','face'), **loose)]
+    if style not in _loose_hair: return []
+    end, outline, turn = _loose_hair[style]
+    return [Part('locks', ('hair-top',end), outline, turn=('face',turn), caps=(.8,.45), **loose)]
 
 # %% ../../nbs/sample/17_figures.ipynb #4163272e
-def _arm_parts(body, style, s): # s: left or right
-    L,skin,arm,chest = body['limbs'],body['skin'],LIP[f'{s}-arm'],dict(turn=('chest','chest'))
-    upper,lower = L*profile((0,.21,.22),(.3,.205,.215),(1,.165,.165)), L*profile((0,.165,.165),(.25,.175,.175),(1,.105,.1))
-    palm,thumb = L*profile((0,.105,.1),(.3,.15,.1),(.6,.15,.09),(1,.09,.07)), L*profile((0,.06,.06),(1,.05,.05))
-    above,below = (f'{s}-shoulder',f'{s}-elbow'), (f'{s}-elbow',f'{s}-wrist')
-    du,dl,dh = (_dp(f'{s}-{a}',f'{s}-{b}') for a,b in (('upper-arm-front','upper-arm-back'),('lower-arm-front','lower-arm-back'),('hand','hand')))
-    parts = [Part(f'{s}-upper-arm', above, upper, skin, arm, du, caps=(.8,1), **chest),
-             Part(f'{s}-lower-arm', below, lower, skin, arm, dl, **chest),
-             Part(f'{s}-hand', (f'{s}-wrist',f'{s}-fingers'), palm, skin, arm, dh, 'one', **chest),
-             Part(f'{s}-thumb', (f'{s}-wrist',f'{s}-thumb'), thumb, skin, arm, dh, 'one', **chest)]
-    cloth = dict(rgb=None, lip=LIP['upper-clothes'], gloss=.16, lift=.04, **chest)
-    sleeve,long = _wider(upper, 1, style['ease'] + .03), style['sleeve'] > .54 # .54 of a sleeve covers the upper arm
-    if style['sleeve']: parts.append(Part(f'{s}-sleeve', above, sleeve, dp=du, piece=f'{s}-upper', caps=(.6,1 if long else 0), **cloth))
-    if long: parts.append(Part(f'{s}-cuff', below, _wider(lower, 1, style['ease'] + .01), dp=dl, piece=f'{s}-lower', caps=(1,0), **cloth))
-    return parts
+def _arm_outlines(limbs): # of upper and lower arm, hand and thumb
+    upper = profile((0,.21,.22), (.3,.205,.215), (1,.165,.165))
+    lower = profile((0,.165,.165), (.25,.175,.175), (1,.105,.1))
+    hand = profile((0,.105,.1), (.3,.15,.1), (.6,.15,.09), (1,.09,.07))
+    return [limbs*o for o in (upper, lower, hand, profile((0,.06,.06), (1,.05,.05)))]
+
+# %% ../../nbs/sample/17_figures.ipynb #1890499c
+def _front_and_back(s, limb): # DensePose parts of a limb; s: left or right
+    return _dp(f'{s}-{limb}-front', f'{s}-{limb}-back')
+
+# %% ../../nbs/sample/17_figures.ipynb #8747c1f5
+def _joint_pairs(s, *names): # ends of parts on one side, such as ('left-hip','left-knee'); s: left or right
+    joints = [f'{s}-{name}' for name in names]
+    return list(zip(joints, joints[1:]))
+
+# %% ../../nbs/sample/17_figures.ipynb #0bf23af1
+def _bare_arm(body, outlines, s): # s: left or right
+    upper, lower, hand, thumb = outlines
+    above, below, palm = _joint_pairs(s, 'shoulder', 'elbow', 'wrist', 'fingers')
+    skin = dict(rgb=body['skin'], lip=LIP[f'{s}-arm'], turn=('chest','chest'))
+    fist = dict(dp=_dp(f'{s}-hand',f'{s}-hand'), split='one', **skin)
+    return [Part(f'{s}-upper-arm', above, upper, dp=_front_and_back(s, 'upper-arm'), caps=(.8,1), **skin),
+            Part(f'{s}-lower-arm', below, lower, dp=_front_and_back(s, 'lower-arm'), **skin),
+            Part(f'{s}-hand', palm, hand, **fist),
+            Part(f'{s}-thumb', (f'{s}-wrist',f'{s}-thumb'), thumb, **fist)]
+
+# %% ../../nbs/sample/17_figures.ipynb #2d102b00
+def _sleeve_parts(style, outlines, s): # of the arm; s: left or right
+    upper, lower, *_ = outlines
+    above, below = _joint_pairs(s, 'shoulder', 'elbow', 'wrist')
+    cloth = dict(rgb=None, lip=LIP['upper-clothes'], gloss=.16, lift=.04, turn=('chest','chest'))
+    ease, long = style['ease'], style['sleeve'] > .54 # .54 of a sleeve covers the upper arm
+    if not style['sleeve']: return []
+    caps, dp = (.6, 1 if long else 0), _front_and_back(s, 'upper-arm')
+    sleeve = Part(f'{s}-sleeve', above, upper + (ease + .03), dp=dp, piece=f'{s}-upper', caps=caps, **cloth)
+    if not long: return [sleeve]
+    dp = _front_and_back(s, 'lower-arm')
+    return [sleeve, Part(f'{s}-cuff', below, lower + (ease + .01), dp=dp, piece=f'{s}-lower', caps=(1,0), **cloth)]
 
 # %% ../../nbs/sample/17_figures.ipynb #1c6e18a2
-def _leg_parts(body, s): # s: left or right
-    L,hi,skin,low,leg = body['limbs'],body['hips'],body['skin'],body['lower_rgb'],LIP[f'{s}-leg']
-    thigh,shin = L*profile((0,.38*hi,.4),(.3,.36,.37),(.7,.29,.29),(1,.24,.24)), L*profile((0,.24,.24),(.3,.25,.27),(.6,.2,.21),(1,.125,.13))
-    above,below = (f'{s}-hip',f'{s}-knee'), (f'{s}-knee',f'{s}-ankle')
-    du,dl = (_dp(f'{s}-{o}-front',f'{s}-{o}-back') for o in ('upper-leg','lower-leg'))
-    parts = [Part(f'{s}-thigh', above, thigh, skin, leg, du, layer=-1, lift=-.6),
-             Part(f'{s}-shin', below, shin, skin, leg, dl, layer=-1, lift=-.6),
-             Part(f'{s}-shoe', (f'{s}-ankle',f'{s}-toe'), profile((0,.15,.17),(.5,.18,.2),(1,.17,.13)), body['shoe_rgb'], LIP[f'{s}-shoe'],
-                  _dp(f'{s}-foot',f'{s}-foot'), 'one', caps=(.9,.7), layer=-1, lift=-.55)]
-    until = lambda end: lambda tau,theta: (low, np.clip(40*(end - tau) + .5, 0, 1))
-    cloth = dict(lip=LIP['pants'], layer=-1, lift=-.57) # legs are painted first, and lie under whatever hangs over them
-    if body['lower'] == 'shorts': parts.append(Part(f'{s}-shorts', above, _wider(thigh, 1.02, .07), until(.55), dp=du, **cloth))
-    if body['lower'] == 'trousers': parts += [Part(f'{s}-trouser', above, _wider(thigh, 1.02, .04), low, dp=du, **cloth),
-        Part(f'{s}-trouser-leg', below, L*profile((0,.28,.28),(.3,.27,.29),(1,.21,.22)), until(.97), dp=dl, caps=(1,0), **cloth)]
-    return parts
+_shin = profile((0,.24,.24), (.3,.25,.27), (.6,.2,.21), (1,.125,.13))
+_shoe = profile((0,.15,.17), (.5,.18,.2), (1,.17,.13))
+_trouser_leg = profile((0,.28,.28), (.3,.27,.29), (1,.21,.22))
+
+def _thigh(body):
+    return body['limbs']*profile((0,.38*body['hips'],.4), (.3,.36,.37), (.7,.29,.29), (1,.24,.24))
+
+# %% ../../nbs/sample/17_figures.ipynb #cc85c00f
+def _until(end, rgb): # a colour that ends there
+    def colour(tau, theta): return rgb, np.clip(40*(end - tau) + .5, 0, 1)
+    return colour
+
+# %% ../../nbs/sample/17_figures.ipynb #5697fae8
+def _trouser_parts(body, thigh, s): # shorts or trousers; s: left or right
+    above, below = _joint_pairs(s, 'hip', 'knee', 'ankle')
+    rgb, thigh, dp = body['lower_rgb'], thigh*1.02, _front_and_back(s, 'upper-leg')
+    cloth = dict(lip=LIP['pants'], layer=-1, lift=-.57) # painted first, under what hangs over them
+    if body['lower'] == 'shorts':
+        return [Part(f'{s}-shorts', above, thigh + .07, _until(.55, rgb), dp=dp, **cloth)]
+    if body['lower'] != 'trousers': return []
+    upper = Part(f'{s}-trouser', above, thigh + .04, rgb, dp=dp, **cloth)
+    shin, dp = body['limbs']*_trouser_leg, _front_and_back(s, 'lower-leg')
+    return [upper, Part(f'{s}-trouser-leg', below, shin, _until(.97, rgb), dp=dp, caps=(1,0), **cloth)]
+
+# %% ../../nbs/sample/17_figures.ipynb #5f95f341
+def _bare_leg(body, thigh, s): # and the shoe; s: left or right
+    above, below, foot = _joint_pairs(s, 'hip', 'knee', 'ankle', 'toe')
+    skin = dict(rgb=body['skin'], lip=LIP[f'{s}-leg'], layer=-1, lift=-.6)
+    shoe = dict(rgb=body['shoe_rgb'], lip=LIP[f'{s}-shoe'], layer=-1, lift=-.55)
+    sole = _dp(f'{s}-foot',f'{s}-foot')
+    return [Part(f'{s}-thigh', above, thigh, dp=_front_and_back(s, 'upper-leg'), **skin),
+            Part(f'{s}-shin', below, body['limbs']*_shin, dp=_front_and_back(s, 'lower-leg'), **skin),
+            Part(f'{s}-shoe', foot, _shoe, dp=sole, split='one', caps=(.9,.7), **shoe)]
 
 # %% ../../nbs/sample/17_figures.ipynb #c6cf47bc
 def figure(
@@ -476,12 +814,14 @@ def figure(
     style:dict, # from `random_style`: what is worn
 ) -> list[Part]: # the parts of the picture
     "All parts of a dressed person"
-    limbs = [p for s in ('left','right') for p in _arm_parts(body, style, s) + _leg_parts(body, s)]
-    return _trunk_parts(body, style) + _head_parts(body) + limbs
+    arm, thigh = _arm_outlines(body['limbs']), _thigh(body)
+    parts = _trunk_parts(body, style) + _head_parts(body)
+    for s in ('left','right'):
+        parts += _bare_arm(body, arm, s) + _sleeve_parts(style, arm, s)
+        parts += _bare_leg(body, thigh, s) + _trouser_parts(body, thigh, s)
+    return parts
 
-# %% ../../nbs/sample/17_figures.ipynb #cd5aeccc
-_light = np.array([-.35,-.45,.82], np.float32)
-
+# %% ../../nbs/sample/17_figures.ipynb #358a69da
 def backdrop(
     rng:np.random.Generator, # source of chance
     height:int=256, # of a frame
@@ -489,18 +829,115 @@ def backdrop(
 ) -> np.ndarray: # `(h*w 3)` float32, 0 to 255
     "A photo studio: a pale wall, a floor, light from above"
     tint = 225 + rng.uniform(-14,14,3) + rng.uniform(-8,14)
-    y,x = np.linspace(0,1,height)[:,None], np.linspace(-1,1,width)
+    y = np.linspace(0,1,height)[:,None]
+    x = np.linspace(-1,1,width)
     floor = 1/(1 + np.exp(-90*(y - rng.uniform(.8,.88))))
-    light = 1.03 - .1*x**2 - .07*(y-.35)**2 - floor*(.07 - .05*(y-.8)) - .1*np.exp(-(x/.45)**2 - ((y-.955)/.02)**2)
+    shadow = np.exp(-(x/.45)**2 - ((y-.955)/.02)**2) # under the feet
+    light = 1.03 - .1*x**2 - .07*(y-.35)**2
+    light = light - floor*(.07 - .05*(y-.8)) - .1*shadow
     return (light[...,None]*tint).clip(0,255).reshape(-1,3).astype(np.float32)
 
-def _surface(part, tau, theta): # DensePose's I, U, V `(n 3)`
-    turn = (theta + np.float32(np.pi/2 if part.split == 'front' else 0)) % np.float32(2*np.pi)
-    second = turn >= np.pi
-    u = turn/2 if part.split == 'one' else turn - np.float32(np.pi)*second
-    return np.stack([np.where(second, *part.dp[::-1]), np.round(255/np.pi*u).clip(0,255), np.round(255*tau.clip(0,1))], -1)
+# %% ../../nbs/sample/17_figures.ipynb #cd5aeccc
+_light = np.array([-.35,-.45,.82], np.float32)
+
+def _shade(placed, sin): # of points whose angle to us has this sine
+    f = np.float32
+    side = f(placed.uy*_light[0] - placed.ux*_light[1])
+    lit = sin*side + np.sqrt(1 - sin*sin)*_light[2]
+    return (1 - placed.part.gloss*(f(.88) - lit))[:,None]
 
 # %% ../../nbs/sample/17_figures.ipynb #459a4d0c
+def _iuv(part, tau, theta): # DensePose's I, U, V `(n 3)`
+    quarter = np.float32(np.pi/2 if part.split == 'front' else 0)
+    turn = (theta + quarter) % np.float32(2*np.pi)
+    second = turn >= np.pi
+    u = turn/2 if part.split == 'one' else turn - np.float32(np.pi)*second
+    u = np.round(255/np.pi*u).clip(0,255)
+    v = np.round(255*tau.clip(0,1))
+    return np.stack([np.where(second, *part.dp[::-1]), u, v], -1)
+
+# %% ../../nbs/sample/17_figures.ipynb #c09434ce
+def _look(part, tau, theta, garment): # colour times opacity, opacity, place in the product photo or None
+    if not part.piece:
+        rgb, opaque = part.rgb(tau, theta) if callable(part.rgb) else (part.rgb, 1)
+        return rgb*np.broadcast_to(opaque, tau.shape)[:,None], opaque, None
+    x,y = garment.place(part.piece, tau, theta)
+    x = x.clip(0, garment.w-1.01)
+    y = y.clip(0, garment.h-1.01)
+    cloth = _sample(garment.front, garment.w, x, y)
+    return cloth[:,:3], cloth[:,3], np.stack([x,y], -1)
+
+# %% ../../nbs/sample/17_figures.ipynb #f2ecb82f
+class Canvas:
+    "A frame in the making: all that is known of each of its pixels"
+    def __init__(self,
+        backdrop:np.ndarray, # `(h*w 3)`
+        height:int, # of the frame
+        width:int, # of the frame
+    ):
+        n = height*width
+        self.h, self.w, self.image = height, width, backdrop.copy()
+        self.near = np.full(n, -1e9, np.float32)
+        self.parse = np.zeros(n, np.uint8)
+        self.surf = np.zeros(n, np.uint8) # number of the part, from 1
+        self.iuv = np.zeros((n,3), np.uint8)
+        self.tau_theta = np.zeros((2,n), np.float32)
+        self.grid = np.full((n,2), np.nan, np.float32) # place in the product photo, in pixels
+
+# %% ../../nbs/sample/17_figures.ipynb #d3243139
+@patch
+def paint(self:Canvas,
+    number:int, # of the part, from 1
+    placed:Placed, # the part in this frame
+    garment:Garment, # what the figure wears
+):
+    "Paint a part over those that are farther away"
+    idx,tau,theta,alpha,near,sin = placed.pixels(self.h, self.w)
+    alpha = alpha*(2*(near - self.near[idx]) + 1).clip(0,1) # hidden where something is nearer
+    rgb, opaque, place = _look(placed.part, tau, theta, garment)
+    behind = self.image[idx]*(1 - alpha*opaque)[:,None]
+    self.image[idx] = behind + alpha[:,None]*_shade(placed, sin)*rgb
+    won = alpha*opaque >= .5
+    k = idx[won]
+    self.near[k], self.surf[k] = near[won], number
+    self.grid[k] = np.nan if place is None else place[won]
+    self._label(placed.part, k, tau[won], theta[won])
+
+# %% ../../nbs/sample/17_figures.ipynb #e136f978
+@patch
+def _label(self:Canvas, part, k, tau, theta): # parse and DensePose of pixels `k`
+    self.tau_theta[:,k] = tau, theta
+    self.parse[k] = part.lip(tau, theta) if callable(part.lip) else part.lip
+    if part.dp: self.iuv[k] = _iuv(part, tau, theta)
+
+# %% ../../nbs/sample/17_figures.ipynb #773ac8a2
+@patch
+def result(self:Canvas,
+    photo:np.ndarray, # product photo of the garment, `(h w 3)`
+) -> dict: # as `render` gives it, but for `placed`
+    "The frame and its annotations"
+    pictures = dict(image=np.round(self.image.clip(0,255)).astype(np.uint8), parse=self.parse, iuv=self.iuv)
+    pictures |= dict(cloth=self._warped(photo), grid=self._normalised())
+    shaped = {name: x.reshape(self.h, self.w, *x.shape[1:]) for name,x in pictures.items()}
+    tau, theta = self.tau_theta
+    return shaped | dict(surf=self.surf, tau=tau, theta=theta, near=self.near)
+
+# %% ../../nbs/sample/17_figures.ipynb #379ca0d9
+@patch
+def _warped(self:Canvas, photo): # the product photo as worn, on white, `(h*w 3)`
+    cloth = np.full((self.h*self.w,3), 255, np.uint8)
+    k = np.flatnonzero(~np.isnan(self.grid[:,0]))
+    flat = photo.reshape(-1,3).astype(np.float32)
+    cloth[k] = np.round(_sample(flat, self.w, *self.grid[k].T))
+    return cloth
+
+# %% ../../nbs/sample/17_figures.ipynb #88f9441d
+@patch
+def _normalised(self:Canvas): # the sampling grid, from -1 to 1
+    step = np.float32([2/(self.w-1), 2/(self.h-1)])
+    return self.grid*step - 1
+
+# %% ../../nbs/sample/17_figures.ipynb #b2c687c6
 def render(
     parts:list, # from `figure`
     pose:dict, # from `pose`
@@ -509,40 +946,13 @@ def render(
     backdrop:np.ndarray, # `(h*w 3)`
     height:int=256, # of the frame
     width:int=192, # of the frame
-) -> dict: # image, parse, iuv, cloth uint8; grid float32, NaN off the garment; surf, tau, theta, near `(h*w)`; placed
-    "Draw one frame, and write down all that is known about it"
-    n = height*width
-    img,near = backdrop.copy(), np.full(n, -1e9, np.float32)
-    parse,surf,iuv = np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.zeros((n,3), np.uint8)
-    where,grid = np.zeros((2,n), np.float32), np.full((n,2), np.nan, np.float32)
+) -> dict: # image, parse, iuv, cloth uint8; grid float32, NaN off the garment; surf, tau, theta, near, placed
+    "Draw one frame with all its annotations"
     placed = [Placed(p, pose, i) for p in parts]
-    for j in sorted(range(len(parts)), key=lambda j: placed[j].order):
-        part,p = parts[j],placed[j]
-        idx,tau,theta,alpha,z,sin = p.pixels(height, width)
-        alpha = alpha*(2*(z - near[idx]) + 1).clip(0,1) # hidden where something is nearer
-        lit = sin*np.float32(p.uy*_light[0] - p.ux*_light[1]) + np.sqrt(1 - sin*sin)*_light[2]
-        shade = (1 - part.gloss*(np.float32(.88) - lit))[:,None]
-        if part.piece:
-            x,y = garment.place(part.piece, tau, theta)
-            x,y = x.clip(0, width-1.01), y.clip(0, height-1.01)
-            cloth = _sample(garment.front, width, x, y)
-            rgb,opaque = cloth[:,:3],cloth[:,3]
-        else:
-            rgb,opaque = part.rgb(tau, theta) if callable(part.rgb) else (part.rgb, 1)
-            rgb,opaque = rgb*np.broadcast_to(opaque, tau.shape)[:,None], opaque
-        img[idx] = img[idx]*(1 - alpha*opaque)[:,None] + alpha[:,None]*shade*rgb
-        won = alpha*opaque >= .5
-        k,tau,theta = idx[won],tau[won],theta[won]
-        near[k],surf[k],where[0,k],where[1,k] = z[won],j+1,tau,theta
-        parse[k] = part.lip(tau, theta) if callable(part.lip) else part.lip
-        if part.dp: iuv[k] = _surface(part, tau, theta)
-        grid[k] = np.stack([x,y], -1)[won] if part.piece else np.nan
-    shape = lambda o: o.reshape(height, width, *o.shape[1:])
-    cloth,k = np.full((n,3), 255, np.uint8), np.flatnonzero(~np.isnan(grid[:,0]))
-    cloth[k] = np.round(_sample(garment.photo.reshape(-1,3).astype(np.float32), width, *grid[k].T))
-    grid = grid*np.float32([2/(width-1), 2/(height-1)]) - 1
-    return dict(image=shape(np.round(img.clip(0,255)).astype(np.uint8)), parse=shape(parse), iuv=shape(iuv), cloth=shape(cloth), grid=shape(grid),
-                surf=surf, tau=where[0], theta=where[1], near=near, placed=placed)
+    canvas = Canvas(backdrop, height, width)
+    order = sorted(range(len(parts)), key=lambda j: placed[j].order)
+    for j in order: canvas.paint(j+1, placed[j], garment)
+    return canvas.result(garment.photo) | dict(placed=placed)
 
 # %% ../../nbs/sample/17_figures.ipynb #7f809cdc
 def motion_field(
@@ -554,34 +964,50 @@ def motion_field(
     flow = np.zeros((h*w,2), np.float32)
     for j in np.unique(frame['surf'][frame['surf'] > 0]):
         k = np.flatnonzero(frame['surf'] == j)
-        x,y,_ = before[j-1].points(frame['tau'][k], frame['theta'][k])
-        flow[k] = np.stack([x - k % w, y - k//w], -1)
+        tau, theta = frame['tau'][k], frame['theta'][k]
+        x,y,_ = before[j-1].points(tau, theta)
+        dx, dy = x - k % w, y - k//w
+        flow[k] = np.stack([dx, dy], -1)
     return flow.reshape(h,w,2)
 
 # %% ../../nbs/sample/17_figures.ipynb #73cdedec
-_carriers = dict(shoulder='upper-arm torso', elbow='upper-arm lower-arm', wrist='lower-arm hand', hip='torso upper-leg',
-                 knee='upper-leg lower-leg', ankle='lower-leg foot', neck='torso', nose='head', eye='head', ear='head')
-_on_face = {'nose':(.64,0), 'left-eye':(.51,.44), 'right-eye':(.51,-.44), 'left-ear':(.55,1.45), 'right-ear':(.55,-1.45)} # tau, theta on the head
+_carriers = dict(shoulder='upper-arm torso', elbow='upper-arm lower-arm', wrist='lower-arm hand', # joint -> parts
+                 hip='torso upper-leg', knee='upper-leg lower-leg', ankle='lower-leg foot',
+                 neck='torso', nose='head', eye='head', ear='head')
 
 def _carried(joint): # the DensePose parts on which a joint can be seen
-    side,what = joint.split('-') if '-' in joint else ('', joint)
-    return [k for k,n in enumerate(densepose_names) if any(o in n for o in _carriers[what].split()) and (what in ('eye','ear') or side in n or 'torso' in n)]
+    side, what = joint.split('-') if '-' in joint else ('', joint)
+    words = _carriers[what].split()
+    def carries(part):
+        own_side = what in ('eye','ear') or side in part or 'torso' in part
+        return own_side and any(word in part for word in words)
+    return [k for k,part in enumerate(densepose_names) if carries(part)]
 
-_seen_on = {n:_carried(n) for n in coco_names}
+# %% ../../nbs/sample/17_figures.ipynb #2a26dba1
+_seen_on = {n: _carried(n) for n in coco_names}
+_on_face = {'nose':(.64,0), 'left-eye':(.51,.44), 'right-eye':(.51,-.44), # tau, theta on the head
+            'left-ear':(.55,1.45), 'right-ear':(.55,-1.45)}
 
+def _joint_places(frame, pose, i): # name of a joint -> x, y, how much it faces us
+    head = next(p for p in frame['placed'] if p.part.name == 'head')
+    at = {n: (*pose[n][i][:2], 1) for n in coco_names if n in pose}
+    for n,place in _on_face.items(): at[n] = head.points(*map(np.array, place))
+    left, right = pose['left-shoulder'][i], pose['right-shoulder'][i]
+    at['neck'] = *(left + right)[:2]/2, 1
+    return at
+
+# %% ../../nbs/sample/17_figures.ipynb #0383ee93
 def joints(
     frame:dict, # from `render`
     pose:dict, # from `pose`
     i:int, # number of the frame
 ) -> np.ndarray: # `(18 3)`: x, y and confidence, 0 or 1
     "The COCO-18 joints of a frame"
-    (h,w),head = frame['parse'].shape, next(p for p in frame['placed'] if p.part.name == 'head')
-    at = {n:(*pose[n][i][:2], 1) for n in coco_names if n in pose}
-    at |= {n:head.points(np.array(t), np.array(th)) for n,(t,th) in _on_face.items()}
-    at['neck'] = (*(pose['left-shoulder'][i] + pose['right-shoulder'][i])[:2]/2, 1)
-    found = np.zeros((18,3), np.float32)
-    for n,k in COCO.items():
-        x,y,facing = at[n]
-        col,row = round(float(x)), round(float(y))
-        if facing > .05 and 0 <= col < w and 0 <= row < h and frame['iuv'][row,col,0] in _seen_on[n]: found[k] = x,y,1
+    h,w = frame['parse'].shape
+    at, found = _joint_places(frame, pose, i), np.zeros((18,3), np.float32)
+    for name,k in COCO.items():
+        x,y,facing = at[name]
+        col, row = round(float(x)), round(float(y))
+        if facing <= .05 or not (0 <= col < w and 0 <= row < h): continue
+        if frame['iuv'][row,col,0] in _seen_on[name]: found[k] = x,y,1
     return found
