@@ -136,6 +136,7 @@ def open_run(
     params:dict, # every option of the run, `seed` among them, and `checkpoint` where it goes on
     device:str='cpu', # where it computes
     resume:bool=False, # go on with what is done; `OptionError` where it was done with other options
+    asked:dict|None=None, # options as asked for, where they differ
     **facts, # more to record of the machine: plain values
 ):
     "Start a run, or go on with it: record in its folder what it was given and what it runs on; of several processes the first one does"
@@ -149,7 +150,7 @@ def open_run(
     else:
         for old in _run_files: shutil.rmtree(folder/old) if (folder/old).is_dir() else (folder/old).unlink(missing_ok=True)
     write_json(before, now)
-    with replacing(folder/'params.yaml') as f: f.write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True), encoding='utf8')
+    with replacing(folder/'params.yaml') as f: f.write_text(yaml.safe_dump(params | (dict(asked=asked) if asked else {}), sort_keys=False, allow_unicode=True), encoding='utf8')
 
 def write_json(
     path:str|Path, # file to write
