@@ -205,12 +205,14 @@ class Layout: # STAND-IN
     def videos(self, root, datamode='train', warp_cloth_dir='warp-cloth'): return vvt_videos(root, datamode, warp_cloth_dir)
 
 class _Layouts(Registry): # STAND-IN
-    def __getitem__(self, name): check_dataset(name); return super().__getitem__(name)
+    def __getitem__(self, name):
+        if name != 'plain': check_dataset(name)
+        return super().__getitem__(name)
 
 LAYOUTS = _Layouts('layout')
 LAYOUTS.add(Layout('vvt', 'vvt_dataroot'))
 
 def layout_root(layout, options): # STAND-IN
     "Folder of a run's data set"
-    return options.get(layout.root_option) or ''
+    return options.get(layout.root_option or 'dataroot') or ''
 
