@@ -97,7 +97,7 @@ def training_callbacks(
     learn:Learner, # with any callbacks
 ) -> list[TrainingCallback]: # in the order in which they act
     "Callbacks of a Learner that follow the interface"
-    return list(learn._grab_cbs(TrainingCallback).sorted('order'))
+    return sorted(learn._grab_cbs(TrainingCallback), key=lambda cb: cb.order)
 
 # %% ../../nbs/train/40_callback.ipynb #3c12dd70
 def trained_networks(
@@ -212,14 +212,14 @@ class TextLogger(Callback):
     ): self.seconds, self.level = seconds, log_level(loglevel)
 
     def before_fit(self):
-        self.start = self.last = time.time()
+        self.start = self.printed = time.time()
         self.n_done, self.learn.logger = 0, self.log_epoch
 
     def after_batch(self):
         if not self.training: return
         self.n_done += 1
         if self.level <= logging.DEBUG: self.log_batch()
-        elif self.level <= logging.INFO and time.time() - self.last >= self.seconds: self.log_progress()
+        elif self.level <= logging.INFO and time.time() - self.printed >= self.seconds: self.log_progress()
 
 # %% ../../nbs/train/40_callback.ipynb #bbd13df8
 @patch
@@ -227,7 +227,7 @@ def log_epoch(self:TextLogger,
     log:list, # epoch, losses, metrics, time: as fastai's recorder gives them
 ):
     "Print the figures of an epoch"
-    self.last = time.time()
+    self.printed = time.time()
     if self.level > logging.INFO: return
     figures = zip(self.recorder.metric_names[1:-1], log[1:-1])
     cells = [f'{n} {v:.4f}' for n,v in figures if v is not None]
@@ -237,9 +237,9 @@ def log_epoch(self:TextLogger,
 @patch
 def log_progress(self:TextLogger):
     "Print how far training is"
-    self.last = time.time()
+    self.printed = time.time()
     left = (self.n_epoch - self.epoch)*self.n_iter - self.iter - 1 # batches
-    minutes = (self.last - self.start)/self.n_done*left/60
+    minutes = (self.printed - self.start)/self.n_done*left/60
     place = f'epoch {self.epoch+1}/{self.n_epoch}, batch {self.iter+1}/{self.n_iter}'
     print(f'{place} | loss {float(self.smooth_loss):.4f} | about {minutes:.1f} min left', flush=True)
 
@@ -247,11 +247,11 @@ def log_progress(self:TextLogger):
 @patch
 def log_batch(self:TextLogger):
     "Print the loss of a batch, and each of its terms"
-    before, self.last = self.last, time.time()
+    before, self.printed = self.printed, time.time()
     terms = {'loss': self.loss.detach()} | terms_of(self.loss_func)
     figures = ' | '.join(f'{k} {float(v):.4f}' for k,v in terms.items())
     lr = self.opt.hypers[-1]['lr']
-    print(f'step {self.train_iter} | {figures} | lr {lr:.2e} | {self.last - before:.2f} s', flush=True)
+    print(f'step {self.train_iter} | {figures} | lr {lr:.2e} | {self.printed - before:.2f} s', flush=True)
 
 # %% ../../nbs/train/40_callback.ipynb #2da8d30a
 class Precision(MixedPrecision):

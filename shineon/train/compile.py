@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 
 from ..models.networks import network_of # shineon before fastai
-from .callback import mixed_precision, prepared, trained_networks, training_callbacks, trial_options
+from .callback import (mixed_precision, prepared, trained_networks, training_callbacks,
+                                    trial_options)
 from .checkpoints import random_state, set_random_state
 
 import torch
@@ -23,11 +24,10 @@ from torch import nn
 def blocks_of(
     learn:Learner, # with a registered network
 ) -> list[nn.Module]: # of its network, and of those of its callbacks
-    "Parts of the networks in training that are compiled one by one; `OptionError` for an unknown network"
-    found = [m for m in learn.model.modules() if isinstance(m, network_of(learn.model).blocks)]
-    for cb in training_callbacks(learn):
-        for net in cb.modules().values(): found += [m for m in net.modules() if isinstance(m, cb.blocks())]
-    return found
+    "Parts of networks that are compiled one by one; `OptionError` for a network that is not registered"
+    pairs = [(learn.model, network_of(learn.model).blocks)]
+    pairs += [(net, cb.blocks()) for cb in training_callbacks(learn) for net in cb.modules().values()]
+    return [m for net,classes in pairs for m in net.modules() if isinstance(m, classes)]
 
 # %% ../../nbs/train/48_compile.ipynb #ed984c07
 @contextmanager
@@ -78,10 +78,10 @@ def compile_blocks(
     batch:dict, # from its loader
     backend:str='inductor', # a compiler that PyTorch knows
 ) -> int: # how many blocks are compiled; 0 where that failed
-    "Compile blocks of a learner's networks in place, and try them out; where that fails, leave them as they were"
+    "Compile blocks of the networks in place, and try them out; where that fails, leave them as they were"
     begun, blocks, limit = time.time(), [], CompileLimit()
     nets = trained_networks(learn).values()
-    for net in nets: net.to(learn.dls.device, memory_format=torch.channels_last)
+    for net in nets: net.to(learn.dls.device)
     learn.add_cb(limit)
     limit.set_limit()
     try:

@@ -175,7 +175,7 @@ def opts(self:GANCallback) -> dict[str,torch.optim.Optimizer]: # by the name of 
 @patch
 def try_out(self:GANCallback, clip, pred):
     "Predictions of all critics for what a generator made of a clip"
-    for c in self.critics.values(): c.to(self.dls.device)
+    for c in self.critics.values(): c.to(self.dls.device, memory_format=torch.channels_last)
     return sum(scale[-1].mean() for c in self._critics.values() for scale in c(clip, pred['result']))
 
 # %% ../../nbs/train/43_gan.ipynb #70b86cb0

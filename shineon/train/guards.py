@@ -19,6 +19,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.learner import Learner
+from fastcore.basics import patch
 
 # %% ../../nbs/train/47_guards.ipynb #7101babb
 class StopOnSignal(TrainingCallback):
@@ -72,10 +73,15 @@ class StopAtNaN(Callback):
         self.bad = self.bad+1 if all_reduce_max(not math.isfinite(value)) else 0
         scaled = mixed_precision(self.learn) is not None and self.scaler.is_enabled()
         if self.bad <= (self.patience if scaled else 0): return
-        terms = ', '.join(f'{k} {float(v):.3g}' for k,v in terms_of(self.loss_func).items())
-        message = f'the loss or a result is no number at step {self.train_iter+1}' + f' ({terms})'*bool(terms)
-        raise TrainingError(message, newest_of(self.learn) or 'no checkpoint has been written yet',
+        raise TrainingError(f'the loss or a result is no number at step {self.train_iter+1}{self._terms()}',
+                            newest_of(self.learn) or 'no checkpoint has been written yet',
                             'Lower lr, or clip gradients, and go on from there with --checkpoint')
+
+# %% ../../nbs/train/47_guards.ipynb #c368d121
+@patch
+def _terms(self:StopAtNaN): # of the loss, in brackets
+    terms = [f'{k} {float(v):.3g}' for k,v in terms_of(self.loss_func).items()]
+    return f' ({", ".join(terms)})' if terms else ''
 
 # %% ../../nbs/train/47_guards.ipynb #a6458871
 _less_memory = ('Lower batch_size (accumulated_batches makes up for it), fine_height and fine_width or '
