@@ -19,10 +19,13 @@ more, less, other = (lambda before, now: now > before), (lambda before, now: now
 @pytest.fixture(scope='module')
 def files(vvt, tmp_path_factory):
     "Checkpoints of small networks, by name"
+    from dataclasses import replace
+    from shineon.data.layouts import LAYOUTS
     from shineon.models.files import save_model
     from shineon.models.sams import SamsGenerator
     from shineon.models.unetmask import UNetMask
     from shineon.models.warp import WarpModule
+    LAYOUTS.add(replace(LAYOUTS['vvt'], name='plain', root_option='')) # a layout without an option of its own
     folder = tmp_path_factory.mktemp('files')
     nets = dict(warp=WarpModule(fine_height=128, fine_width=64, ngf=6), unet=UNetMask(ngf=6), sams=SamsGenerator(n_frames_total=3, ngf_pow_outer=2, ngf_pow_inner=3, num_middle=2, spade_hidden=4))
     for name,net in nets.items(): save_model(folder/f'{name}.pt', net)
@@ -40,8 +43,8 @@ def set_up(files, monkeypatch, tmp_path):
     def check_videos(videos, kinds, workers): seen['check_workers'] = workers; true_check(videos, kinds, workers)
     from shineon.data.layouts import check_videos as true_check
     monkeypatch.setattr('shineon.data.layouts.check_videos', check_videos)
-    for work in ('train.learners.fit_schedule', 'tryon.tryon.save_result'): monkeypatch.setattr(f'shineon.{work}', enough)
-    monkeypatch.setattr('shineon.train.checkpoints.go_on', lambda learn, start: seen.update(went_on=str(start)))
+    for work in ('train.learner.fit_schedule', 'tryon.dress.save_result'): monkeypatch.setattr(f'shineon.{work}', enough)
+    monkeypatch.setattr('shineon.train.learner.go_on', lambda learn, start: seen.update(went_on=str(start)))
     monkeypatch.setattr(torch, 'compile', lambda f, **kw: seen.setdefault('compiled', []).append(f) or f) # the true one takes minutes
     monkeypatch.setattr(ClipDL, 'show_batch', lambda *args, **kw: None)
     class NoVGG(nn.Module): # stands for the perceptual loss, whose weights are half a gigabyte
@@ -90,10 +93,12 @@ everywhere = dict(
     radius=(2, lambda n: n['reader'].radius, 2))
 
 training = everywhere | dict(
+    plugins=(['nowhere.py'], None, refused('no such plugin: nowhere.py')),
+    dataroot=('vvt.pt', lambda n: len(n['train'] + n['valid']), 3, dict(dataset='plain')),
     workers=(1, lambda n: n['dls'].train.fake_l.num_workers, 1),
     precision=(8, None, refused('precision')),
     compile=(True, lambda n: len(n.get('compiled', [])), more),
-    loglevel=('debug', callback('Lines', lambda cb: cb.level), 10),
+    loglevel=('debug', callback('TextLogger', lambda cb: cb.level), 10),
     datamode=('test', lambda n: len(n['train'] + n['valid']), 2),
     distributed_backend=('mpi', None, refused('distributed_backend is "mpi"')),
     fast_dev_run=(True, lambda n: (n['learn'].n_epochs, len(n['dls'].train), len(n['dls'].valid)), (1, 1, 1)),
@@ -130,6 +135,7 @@ dressing = dict( # networks that take a warped garment
 
 cases = dict(
     train_warp=training | dict(
+        network=('mine', None, refused("no network is called 'mine'")),
         checkpoint=('warp.pt', lambda n: n.get('went_on', '')[-7:], 'warp.pt'),
         weights=('warp.pt', config('ngf'), 6),
         person_inputs=(['densepose'], config('person_inputs'), ['densepose']),
@@ -139,6 +145,7 @@ cases = dict(
         grid_size=(7, lambda n: n['model'].regression[-1].out_features, 2*7*7),
         grid_reg=(.3, weight('grid'), .3)),
     train_unet=training | dressing | dict(
+        network=('mine', None, refused("no network is called 'mine'")),
         checkpoint=('unet.pt', lambda n: n.get('went_on', '')[-7:], 'unet.pt'),
         weights=('unet.pt', config('ngf'), 6),
         person_inputs=(['cocopose', 'agnostic'], lambda n: {'cocopose', 'densepose'} & set(clip(n)), {'cocopose'}),
