@@ -245,6 +245,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'shineon.core.media._plain': ('core/media.html#_plain', 'shineon/core/media.py'),
                                     'shineon.core.media.ahead': ('core/media.html#ahead', 'shineon/core/media.py'),
                                     'shineon.core.media.contact_sheet': ('core/media.html#contact_sheet', 'shineon/core/media.py'),
+                                    'shineon.core.media.estimate_flow': ('core/media.html#estimate_flow', 'shineon/core/media.py'),
                                     'shineon.core.media.fan_out': ('core/media.html#fan_out', 'shineon/core/media.py'),
                                     'shineon.core.media.labelled': ('core/media.html#labelled', 'shineon/core/media.py'),
                                     'shineon.core.media.read_flo': ('core/media.html#read_flo', 'shineon/core/media.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_picture', 'write_png', 'write_video', 'read_video', 'video_info', 'ahead', 'fan_out', 'labelled',
-           'contact_sheet', 'show_video', 'show_picture', 'read_flo', 'write_flo']
+           'contact_sheet', 'show_video', 'show_picture', 'read_flo', 'write_flo', 'estimate_flow']
 
 # %% ../../nbs/core/04_media.ipynb #7f7dbad3
 import numpy as np
@@ -277,3 +277,13 @@ def write_flo(
     h,w,_ = flow.shape
     with replacing(path) as tmp:
         np.concatenate([[_flo_magic], np.array([w,h], np.int32).view(np.float32), flow.astype(np.float32).ravel()]).astype(np.float32).tofile(tmp)
+
+# %% ../../nbs/core/04_media.ipynb #bd887335
+def estimate_flow(
+    now:np.ndarray, # `(h w 3)`, uint8
+    previous:np.ndarray, # the frame before, `(h w 3)`, uint8
+) -> np.ndarray: # current to previous, `(h w 2)`, float32, pixels
+    "Optical flow by OpenCV's DIS"
+    import cv2
+    grey = [cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (now, previous)]
+    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
