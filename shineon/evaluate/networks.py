@@ -8,12 +8,14 @@ __all__ = ['lpips_network', 'lpips', 'Inception', 'Unit3D', 'Mixed', 'I3D', 'loa
 
 # %% ../../nbs/evaluate/62_networks.ipynb #40c68ad0
 import io, re, warnings
+from functools import partial
 
 import torch, torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..core.errors import CheckpointError
-from .metrics import _pair
+from .metrics import METRICS, Features, Metric, same_shape
 from .protocols import Weights, load_arrays, load_tensors
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.image.kid import poly_mmd
@@ -21,33 +23,44 @@ from torchmetrics.image.kid import poly_mmd
 # %% ../../nbs/evaluate/62_networks.ipynb #6861f100
 def _load(net, state, name): # strictly: every weight and no other
     try: net.load_state_dict(state)
-    except RuntimeError as e: raise CheckpointError('these weights belong to another network', name, str(e).splitlines()[-1].strip()) from None
+    except RuntimeError as e:
+        why = str(e).splitlines()[-1].strip()
+        raise CheckpointError('these weights belong to another network', name, why) from None
     return net.eval().requires_grad_(False)
 
-def _kernel(a): return torch.from_numpy(a.copy()).movedim((-1,-2), (0,1)).contiguous() # ... in out -> out in ...
+# %% ../../nbs/evaluate/62_networks.ipynb #50ff9393
+def _kernel(a): # an array `(... in out)` -> tensor `(out in ...)`
+    return torch.from_numpy(a.copy()).movedim((-1,-2), (0,1)).contiguous()
 
+# %% ../../nbs/evaluate/62_networks.ipynb #4ff39d4c
+def _ported_backbone(arrays, convs, net, file): # state dict of these convolutions, which the package counts
+    state = {}
+    for i,layer in enumerate(convs):
+        found = {path[-1]: a for path,a in arrays.items() if path[-2] == f'Conv_{i}' and not path[0].startswith('NetLin')}
+        if not found.keys() >= {'kernel', 'bias'}:
+            raise CheckpointError(f'no convolution {i} among these weights', file, f'Use those of {net}')
+        state[f'{layer}.weight'] = _kernel(found['kernel'])
+        state[f'{layer}.bias'] = torch.from_numpy(found['bias'].copy())
+    return state
+
+# %% ../../nbs/evaluate/62_networks.ipynb #e77f1b13
 def lpips_network(
     net:str, # `alex`, `vgg` or `squeeze`
     w:Weights, # of its backbone
 ) -> nn.Module: # takes two batches of pictures in [-1, 1]
     "LPIPS (Zhang et al. 2018): torchmetrics' heads on a backbone from a file"
     model = _LPIPS(net=net, pnet_rand=True)
-    names = {k: 'features.' + re.sub(r'^slices?[.]?\d+[.]', '', k) for k in model.net.state_dict()} # ours -> torchvision's
+    official = {k: 'features.' + re.sub(r'^slices?[.]?\d+[.]', '', k) for k in model.net.state_dict()} # ours -> torchvision's
     if w.name.endswith('.ckpt'):
-        arrays = load_arrays(w)
-        convs = dict.fromkeys(k.rpartition('.')[0] for k in names)
-        state = {}
-        for i,layer in enumerate(convs):
-            for kind,part in (('kernel','weight'), ('bias','bias')):
-                found = [a for path,a in arrays.items() if path[-2:] == (f'Conv_{i}', kind) and not path[0].startswith('NetLin')]
-                if not found: raise CheckpointError(f'no convolution {i} among these weights', w.name, f'Use those of {net}')
-                state[f'{layer}.{part}'] = _kernel(found[0]) if kind == 'kernel' else torch.from_numpy(found[0].copy())
+        convs = dict.fromkeys(k.rpartition('.')[0] for k in official)
+        state = _ported_backbone(load_arrays(w), convs, net, w.name)
     else:
         tensors = load_tensors(w)
-        state = {k: tensors[n] for k,n in names.items() if n in tensors}
+        state = {k: tensors[n] for k,n in official.items() if n in tensors}
     _load(model.net, state, w.name)
     return model.eval().requires_grad_(False)
 
+# %% ../../nbs/evaluate/62_networks.ipynb #04bfb74b
 @torch.no_grad()
 def lpips(
     a:Tensor, # pictures, `(b 3 h w)` in [-1, 1]
@@ -56,39 +69,54 @@ def lpips(
     size:int=0, # resize to a square of this side; 0: as they are
 ) -> Tensor: # `(b)`, 0 where equal
     "Perceptual distance of each pair"
-    a,b = _pair(a, b)
+    a,b = same_shape(a, b)
     if size: a,b = (F.interpolate(x, (size,size), mode='bilinear', antialias=True) for x in (a,b))
     return network(a.clamp(-1, 1), b.clamp(-1, 1)).flatten()
 
 # %% ../../nbs/evaluate/62_networks.ipynb #6bbb56b4
 class Inception(nn.Module):
     "Features of single pictures, for FID and KID"
-    channels = 2048
-    def __init__(self, w:Weights): # a TorchScript file
+    channels, shortest = dict(pooled=2048), 1
+
+    def __init__(self,
+        w:Weights, # a TorchScript file
+    ):
         super().__init__()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', DeprecationWarning) # the file is TorchScript, whatever torch prefers today
             try: self.net = torch.jit.load(io.BytesIO(w.data), map_location='cpu').eval()
             except RuntimeError as e: raise CheckpointError('no TorchScript file', w.name, 'Fetch it anew') from e
 
-    @torch.no_grad()
-    def forward(self,
-        x:Tensor, # pictures, `(b 3 h w)` in [-1, 1]
-    ) -> Tensor: # features, `(b 2048)`
-        "Resize to 299x299, bilinear with a low-pass filter (Parmar et al. 2022 show what resizing without one does), and describe"
-        x = F.interpolate(x.float(), (299,299), mode='bilinear', antialias=True)
-        return self.net(x).flatten(1)
+# %% ../../nbs/evaluate/62_networks.ipynb #fbacf7ab
+@patch
+@torch.no_grad()
+def forward(self:Inception,
+    x:Tensor, # pictures, `(b 3 h w)` in [-1, 1]
+) -> dict[str,Tensor]: # `pooled` `(b 2048)`
+    "Resize to 299x299, bilinear with a low-pass filter (Parmar et al. 2022 show what resizing without one does), and describe"
+    x = F.interpolate(x.float(), (299,299), mode='bilinear', antialias=True)
+    return dict(pooled=self.net(x).flatten(1))
 
 # %% ../../nbs/evaluate/62_networks.ipynb #24ce23b2
 def _same(x, kernel, stride): # pad `(b c t h w)` so that the output has ceil(size/stride) places
     pads = [max((-(-n//s) - 1)*s + k - n, 0) for n,k,s in zip(x.shape[2:], kernel, stride)]
-    return F.pad(x, [p for total in reversed(pads) for p in (total//2, total - total//2)])
+    ends = [(total//2, total - total//2) for total in reversed(pads)]
+    return F.pad(x, [p for end in ends for p in end])
 
-def _pool(x, kernel, stride): return F.max_pool3d(_same(x, kernel, stride), kernel, stride) # zeros cannot win: x is 0 or more
+# %% ../../nbs/evaluate/62_networks.ipynb #98dde875
+def _pool(x, kernel, stride): # the largest of each window; zeros cannot win: x is 0 or more
+    return F.max_pool3d(_same(x, kernel, stride), kernel, stride)
 
+# %% ../../nbs/evaluate/62_networks.ipynb #502f15b8
 class Unit3D(nn.Module):
     "Convolution, normalisation, ReLU; the last layer of a network has only the first"
-    def __init__(self, c_in:int, c_out:int, kernel:int=1, stride:int=1, last:bool=False):
+    def __init__(self,
+        c_in:int, # channels
+        c_out:int, # channels of the result
+        kernel:int=1, # side
+        stride:int=1,
+        last:bool=False, # no normalisation, no ReLU
+    ):
         super().__init__()
         self.conv3d = nn.Conv3d(c_in, c_out, kernel, stride, bias=last)
         self.bn = None if last else nn.BatchNorm3d(c_out, eps=1e-3)
@@ -98,9 +126,13 @@ class Unit3D(nn.Module):
         x = self.conv3d(_same(x, self.conv3d.kernel_size, self.conv3d.stride))
         return x if self.bn is None else F.relu(self.bn(x))
 
+# %% ../../nbs/evaluate/62_networks.ipynb #1891cc21
 class Mixed(nn.Module):
     "Four ways side by side: 1x1x1; 1x1x1 and 3x3x3, twice; a pool and 1x1x1"
-    def __init__(self, c_in:int, c:tuple[int,...]): # channels of the ways: alone, before and after, before and after, after the pool
+    def __init__(self,
+        c_in:int, # channels
+        c:tuple[int,...], # of the ways: alone, before and after, before and after, after the pool
+    ):
         super().__init__()
         self.b0 = Unit3D(c_in, c[0])
         self.b1a, self.b1b = Unit3D(c_in, c[1]), Unit3D(c[1], c[2], 3)
@@ -109,49 +141,65 @@ class Mixed(nn.Module):
 
     def forward(self, x:Tensor) -> Tensor: # `(b c t h w)` -> `(b c[0]+c[2]+c[4]+c[5] t h w)`
         "Join what the four ways see"
-        return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(_pool(x, (3,3,3), (1,1,1)))], 1)
+        pooled = _pool(x, (3,3,3), (1,1,1))
+        return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)], 1)
 
-_mixed = dict(Mixed_3b=(64,96,128,16,32,32), Mixed_3c=(128,128,192,32,96,64), Mixed_4b=(192,96,208,16,48,64), Mixed_4c=(160,112,224,24,64,64), Mixed_4d=(128,128,256,24,64,64),
-              Mixed_4e=(112,144,288,32,64,64), Mixed_4f=(256,160,320,32,128,128), Mixed_5b=(256,160,320,32,128,128), Mixed_5c=(384,192,384,48,128,128)) # Szegedy et al. 2015
-_pools = dict(Mixed_3b=((1,3,3),(1,2,2)), Mixed_4b=((3,3,3),(2,2,2)), Mixed_5b=((2,2,2),(2,2,2))) # before these
+# %% ../../nbs/evaluate/62_networks.ipynb #95c8c5bc
+_mixed = dict( # channels of the four ways (Szegedy et al. 2015)
+    Mixed_3b=(64,96,128,16,32,32), Mixed_3c=(128,128,192,32,96,64),
+    Mixed_4b=(192,96,208,16,48,64), Mixed_4c=(160,112,224,24,64,64), Mixed_4d=(128,128,256,24,64,64),
+    Mixed_4e=(112,144,288,32,64,64), Mixed_4f=(256,160,320,32,128,128),
+    Mixed_5b=(256,160,320,32,128,128), Mixed_5c=(384,192,384,48,128,128))
+_pools = dict(Mixed_3b=((1,3,3), (1,2,2)), Mixed_4b=((3,3,3), (2,2,2)), Mixed_5b=((2,2,2), (2,2,2))) # before these
 
+# %% ../../nbs/evaluate/62_networks.ipynb #08535fec
 class I3D(nn.Module):
     "I3D on RGB frames (Carreira and Zisserman 2017)"
     channels = dict(pooled=1024, logits=400)
     shortest = 9 # frames: fewer leave no two places in time
+
     def __init__(self):
         super().__init__()
-        self.Conv3d_1a_7x7, self.Conv3d_2b_1x1, self.Conv3d_2c_3x3 = Unit3D(3, 64, 7, 2), Unit3D(64, 64), Unit3D(64, 192, 3)
+        self.Conv3d_1a_7x7, self.Conv3d_2b_1x1 = Unit3D(3, 64, 7, 2), Unit3D(64, 64)
+        self.Conv3d_2c_3x3 = Unit3D(64, 192, 3)
         c = 192
         for name,widths in _mixed.items():
             setattr(self, name, Mixed(c, widths))
             c = widths[0] + widths[2] + widths[4] + widths[5]
         self.logits = Unit3D(c, 400, last=True)
 
-    def forward(self,
-        x:Tensor, # clips, `(b 3 t h w)` in [-1, 1]
-    ) -> dict[str,Tensor]: # `pooled` `(b 1024)`, `logits` `(b 400)`
-        "Features of clips"
-        x = _pool(self.Conv3d_1a_7x7(x), (1,3,3), (1,2,2)) # b 64 t/2 h/4 w/4
-        x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x)) # b 192 t/2 h/4 w/4
-        for name in _mixed:
-            if name in _pools: x = _pool(x, *_pools[name])
-            x = getattr(self, name)(x) # at the end b 1024 t/8 h/32 w/32
-        x = F.avg_pool3d(x, (2, *x.shape[3:]), 1) # b 1024 t/8-1 1 1
-        return dict(pooled=x.mean((2,3,4)), logits=self.logits(x).mean((2,3,4)))
+# %% ../../nbs/evaluate/62_networks.ipynb #ec09c84a
+@patch
+def forward(self:I3D,
+    x:Tensor, # clips, `(b 3 t h w)` in [-1, 1]
+) -> dict[str,Tensor]: # `pooled` `(b 1024)`, `logits` `(b 400)`
+    "Features of clips"
+    x = _pool(self.Conv3d_1a_7x7(x), (1,3,3), (1,2,2)) # b 64 t/2 h/4 w/4
+    x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x)) # b 192 t/2 h/4 w/4
+    for name in _mixed:
+        if name in _pools: x = _pool(x, *_pools[name])
+        x = getattr(self, name)(x) # at the end b 1024 t/8 h/32 w/32
+    x = F.avg_pool3d(x, (2, *x.shape[3:]), 1) # b 1024 t/8-1 1 1
+    return dict(pooled=x.mean((2,3,4)), logits=self.logits(x).mean((2,3,4)))
 
 # %% ../../nbs/evaluate/62_networks.ipynb #46f727d1
-_ways = {'Branch_0/Conv3d_0a_1x1': 'b0', 'Branch_1/Conv3d_0a_1x1': 'b1a', 'Branch_1/Conv3d_0b_3x3': 'b1b', 'Branch_2/Conv3d_0a_1x1': 'b2a', 'Branch_2/Conv3d_0b_3x3': 'b2b',
-         'Branch_3/Conv3d_0b_1x1': 'b3b', 'Logits/Conv3d_0c_1x1': 'logits'} # the tree's names -> ours
-_parts = {('Conv_0','kernel'): 'conv3d.weight', ('Conv_0','bias'): 'conv3d.bias', ('BatchNorm_0','bias'): 'bn.bias', ('BatchNorm_0','mean'): 'bn.running_mean', ('BatchNorm_0','var'): 'bn.running_var'}
+_ways = { # the tree's names -> ours
+    'Branch_0/Conv3d_0a_1x1': 'b0', 'Branch_1/Conv3d_0a_1x1': 'b1a', 'Branch_1/Conv3d_0b_3x3': 'b1b',
+    'Branch_2/Conv3d_0a_1x1': 'b2a', 'Branch_2/Conv3d_0b_3x3': 'b2b', 'Branch_3/Conv3d_0b_1x1': 'b3b',
+    'Logits/Conv3d_0c_1x1': 'logits'}
+_parts = {
+    ('Conv_0','kernel'): 'conv3d.weight', ('Conv_0','bias'): 'conv3d.bias', ('BatchNorm_0','bias'): 'bn.bias',
+    ('BatchNorm_0','mean'): 'bn.running_mean', ('BatchNorm_0','var'): 'bn.running_var'}
 
+# %% ../../nbs/evaluate/62_networks.ipynb #c6426a76
 def load_i3d(
     w:Weights, # `rgb_imagenet.pt`, or the package's tree
 ) -> I3D: # ready to judge
     "I3D with weights from a file"
     net = I3D()
     if not w.name.endswith('.ckpt'): return _load(net, load_tensors(w), w.name)
-    state = {k: v for k,v in net.state_dict().items() if k.endswith(('bn.weight', 'num_batches_tracked'))} # scale 1
+    kept = ('bn.weight', 'num_batches_tracked') # scale 1
+    state = {k: v for k,v in net.state_dict().items() if k.endswith(kept)}
     for (_,*place,layer,part),a in load_arrays(w).items():
         name = '.'.join(_ways.get(p, p) for p in place) + '.' + _parts.get((layer,part), f'{layer}.{part}')
         state[name] = _kernel(a) if part == 'kernel' else torch.from_numpy(a.copy()).flatten()
@@ -164,40 +212,52 @@ class _Bottleneck(nn.Module):
         self.conv1, self.bn1 = nn.Conv3d(c_in, c, 1, bias=False), nn.BatchNorm3d(c)
         self.conv2, self.bn2 = nn.Conv3d(c, c, 3, stride, 1, groups=32, bias=False), nn.BatchNorm3d(c)
         self.conv3, self.bn3 = nn.Conv3d(c, 2*c, 1, bias=False), nn.BatchNorm3d(2*c)
-        self.downsample = nn.Sequential(nn.Conv3d(c_in, 2*c, 1, stride, bias=False), nn.BatchNorm3d(2*c)) if stride > 1 or c_in != 2*c else None
+        shortcut = stride > 1 or c_in != 2*c
+        layers = (nn.Conv3d(c_in, 2*c, 1, stride, bias=False), nn.BatchNorm3d(2*c)) if shortcut else ()
+        self.downsample = nn.Sequential(*layers) if shortcut else None
 
     def forward(self, x):
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)))))
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
+# %% ../../nbs/evaluate/62_networks.ipynb #86bdf00f
 class ResNeXt3D(nn.Module):
     "3D-ResNeXt-101 (Hara et al. 2018)"
     channels, shortest = dict(pooled=2048), 1
-    def __init__(self, depths:tuple[int,...]=(3,4,23,3)): # bottlenecks in each of the four stages
+
+    def __init__(self,
+        depths:tuple[int,...]=(3,4,23,3), # bottlenecks in each of the four stages
+    ):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv3d(3, 64, 7, (1,2,2), 3, bias=False), nn.BatchNorm3d(64)
         c_in = 64
         for i,n in enumerate(depths):
-            c = 128*2**i
-            setattr(self, f'layer{i+1}', nn.Sequential(*(_Bottleneck(c_in if k == 0 else 2*c, c, 2 if i and k == 0 else 1) for k in range(n))))
+            c, stride = 128*2**i, 2 if i else 1
+            rest = [_Bottleneck(2*c, c) for _ in range(n-1)]
+            setattr(self, f'layer{i+1}', nn.Sequential(_Bottleneck(c_in, c, stride), *rest))
             c_in = 2*c
-        self.register_buffer('mean', torch.tensor([114.7748, 107.7354, 99.4750])[:,None,None,None], persistent=False) # of Kinetics
+        kinetics = torch.tensor([114.7748, 107.7354, 99.4750])[:,None,None,None] # mean colour of its videos
+        self.register_buffer('mean', kinetics, persistent=False)
 
-    def forward(self,
-        x:Tensor, # clips, `(b 3 t h w)` in [-1, 1]
-    ) -> dict[str,Tensor]: # `pooled` `(b 2048)`
-        "Features of clips"
-        x = F.relu(self.bn1(self.conv1((x+1)*127.5 - self.mean))) # b 64 t h/2 w/2
-        x = F.max_pool3d(x, 3, 2, 1) # b 64 t/2 h/4 w/4
-        for i in range(1,5): x = getattr(self, f'layer{i}')(x) # at the end b 2048 t/16 h/32 w/32
-        return dict(pooled=x.mean((2,3,4)))
+# %% ../../nbs/evaluate/62_networks.ipynb #89c570a5
+@patch
+def forward(self:ResNeXt3D,
+    x:Tensor, # clips, `(b 3 t h w)` in [-1, 1]
+) -> dict[str,Tensor]: # `pooled` `(b 2048)`
+    "Features of clips"
+    x = F.relu(self.bn1(self.conv1((x+1)*127.5 - self.mean))) # b 64 t h/2 w/2
+    x = F.max_pool3d(x, 3, 2, 1) # b 64 t/2 h/4 w/4
+    for layer in (self.layer1, self.layer2, self.layer3, self.layer4): x = layer(x) # at the end b 2048 t/16 h/32 w/32
+    return dict(pooled=x.mean((2,3,4)))
 
+# %% ../../nbs/evaluate/62_networks.ipynb #882287c6
 def load_resnext(
     w:Weights, # of `torch.save`, such as `resnext-101-kinetics.pth`
 ) -> ResNeXt3D: # ready to judge
     "3D-ResNeXt-101 with weights from a file"
-    return _load(ResNeXt3D(), {k: v for k,v in load_tensors(w).items() if not k.startswith('fc.')}, w.name)
+    state = {k: v for k,v in load_tensors(w).items() if not k.startswith('fc.')} # without its classes
+    return _load(ResNeXt3D(), state, w.name)
 
 # %% ../../nbs/evaluate/62_networks.ipynb #93c8a73d
 def video_frames(
@@ -213,29 +273,40 @@ def video_frames(
 # %% ../../nbs/evaluate/62_networks.ipynb #ffef2f7f
 class Moments:
     "Mean and covariance of features, added up in float64"
-    def __init__(self, channels:int): # of a feature
-        self.n, self.sum, self.outer = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, channels, dtype=torch.float64)
+    def __init__(self,
+        channels:int, # of a feature
+    ):
+        self.n, self.sum = 0, torch.zeros(channels, dtype=torch.float64)
+        self.outer = torch.zeros(channels, channels, dtype=torch.float64)
 
-    def add(self, x:Tensor): # features, `(b channels)`
-        "Count these in"
-        x = x.detach().cpu().double()
-        self.n, self.sum, self.outer = self.n + len(x), self.sum + x.sum(0), self.outer.addmm_(x.T, x)
+# %% ../../nbs/evaluate/62_networks.ipynb #ff4e1244
+@patch
+def add(self:Moments,
+    x:Tensor, # features, `(b channels)`
+):
+    "Count these in"
+    x = x.detach().cpu().double()
+    self.n, self.sum, self.outer = self.n + len(x), self.sum + x.sum(0), self.outer.addmm_(x.T, x)
 
-    @property
-    def mean(self) -> Tensor: # `(channels)`
-        "Their mean"
-        return self.sum/self.n
+# %% ../../nbs/evaluate/62_networks.ipynb #1b987865
+@patch(as_prop=True)
+def mean(self:Moments) -> Tensor: # `(channels)`
+    "Their mean"
+    return self.sum/self.n
 
-    @property
-    def cov(self) -> Tensor: # `(channels channels)`
-        "Their covariance, for a sample"
-        return (self.outer - self.n*torch.outer(self.mean, self.mean)) / max(self.n-1, 1)
+# %% ../../nbs/evaluate/62_networks.ipynb #566fa7f6
+@patch(as_prop=True)
+def cov(self:Moments) -> Tensor: # `(channels channels)`
+    "Their covariance, for a sample"
+    return (self.outer - self.n*torch.outer(self.mean, self.mean)) / max(self.n-1, 1)
 
+# %% ../../nbs/evaluate/62_networks.ipynb #350a967f
 def _root(cov, rank): # R with R^T R = cov, at most `rank` rows
     values, vectors = torch.linalg.eigh(cov)
     keep = (values > values.max().clamp(min=0)*1e-13).nonzero().flatten()[-rank:]
     return values[keep].sqrt()[:,None] * vectors[:,keep].T
 
+# %% ../../nbs/evaluate/62_networks.ipynb #bf3847ae
 def frechet_distance(
     a:Moments, # of results
     b:Moments, # of the truth
@@ -248,17 +319,27 @@ def frechet_distance(
 # %% ../../nbs/evaluate/62_networks.ipynb #4a3f2f20
 class Reservoir:
     "At most `size` features, each of those seen with the same chance"
-    def __init__(self, size:int=1000, seed:int=0):
+    def __init__(self,
+        size:int=1000, # at most so many
+        seed:int=0, # of the choice
+    ):
         self.size, self.seen, self.kept, self.random = size, 0, [], torch.Generator().manual_seed(seed)
 
-    def add(self, x:Tensor): # features, `(b channels)`
-        "See these"
-        for f in x.detach().cpu().double():
-            self.seen += 1
-            if len(self.kept) < self.size: self.kept.append(f); continue
-            k = torch.randint(self.seen, (), generator=self.random).item()
-            if k < self.size: self.kept[k] = f
+# %% ../../nbs/evaluate/62_networks.ipynb #b053b569
+@patch
+def add(self:Reservoir,
+    x:Tensor, # features, `(b channels)`
+):
+    "See these"
+    for f in x.detach().cpu().double():
+        self.seen += 1
+        if len(self.kept) < self.size:
+            self.kept.append(f)
+            continue
+        k = torch.randint(self.seen, (), generator=self.random).item()
+        if k < self.size: self.kept[k] = f
 
+# %% ../../nbs/evaluate/62_networks.ipynb #9cf0f190
 def kernel_distance(
     a:Reservoir, # of results
     b:Reservoir, # of the truth
@@ -266,3 +347,21 @@ def kernel_distance(
     "KID: unbiased squared maximum mean discrepancy under a cubic kernel (Bińkowski et al. 2018)"
     n = min(len(a.kept), len(b.kept))
     return poly_mmd(torch.stack(b.kept[:n]), torch.stack(a.kept[:n])).item()
+
+# %% ../../nbs/evaluate/62_networks.ipynb #e47a676b
+_pairs = dict(better='lower', function=lpips, settings=dict(size='lpips_size'))
+METRICS.add(Metric('lpips', 'LPIPS', 'lower', usual=True, stands_for='lpips_{lpips_net}'))
+for _net in ('alex', 'vgg', 'squeeze'):
+    METRICS.add(Metric(f'lpips_{_net}', f'LPIPS ({_net})', network=_net, load=partial(lpips_network, _net), **_pairs))
+
+# %% ../../nbs/evaluate/62_networks.ipynb #e18594a3
+_sets = dict(better='lower', function=frechet_distance, needs=('result_set', 'true_set'))
+_frames, _clips = Features(Moments), Features(Moments, clip='clip', stride='stride')
+_sample = Features(lambda channels: Reservoir())
+_scores = Features(Moments, name='logits', clip='fvd_clip', stride='fvd_clip')
+METRICS.add(Metric('fid', 'FID', network='inception', load=Inception, features=_frames, **_sets))
+METRICS.add(Metric('kid', 'KID', network='inception', load=Inception, features=_sample, **_sets | dict(function=kernel_distance)))
+METRICS.add(Metric('vfid_i3d', 'VFID (I3D)', network='i3d', load=load_i3d, features=_clips, **_sets))
+METRICS.add(Metric('vfid_resnext', 'VFID (ResNeXt)', network='resnext', load=load_resnext, features=_clips,
+                   value_range='[0, 255] less the mean of Kinetics', **_sets))
+METRICS.add(Metric('fvd', 'FVD', network='i3d', load=load_i3d, features=_scores, **_sets))
