@@ -19,7 +19,6 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import shineon
 import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
@@ -84,9 +83,11 @@ def find_videos(
     folder, do = Path(folder), 'Give a folder that holds a folder of frames per video, or video files'
     if folder.is_file() and folder.suffix.lower() in _videos: return {'.': FrameSet('.', video=folder)}
     if not folder.is_dir(): raise DataError('no such folder', folder, do)
-    below = {o: o.relative_to(folder) for o in sorted(folder.rglob('*')) if o.is_dir()}
-    seen = {o: r for o,r in below.items() if not any(n.startswith('.') for n in r.parts)}
-    found = {k: v for o,r in seen.items() for k,v in _in_one(o, r.as_posix()).items()} or _in_one(folder, '')
+    found = {}
+    for o in sorted(o for o in folder.rglob('*') if o.is_dir()):
+        place = o.relative_to(folder).as_posix()
+        if '/.' not in f'/{place}': found |= _in_one(o, place) # hidden folders are passed over
+    found = found or _in_one(folder, '')
     if not found: raise DataError('no frames and no videos in this folder', folder, do)
     return found
 
@@ -127,10 +128,12 @@ def match_frames(
     "Which frames of two videos belong together"
     a,b = result.names, truth.names
     if result.files and truth.files:
-        missing, extra = [n for n in b if n not in result.files], [n for n in a if n not in truth.files]
+        missing = [n for n in b if n not in result.files]
+        extra = [n for n in a if n not in truth.files]
         return [(n, n) for n in b if n in result.files], missing, extra
     n = min(len(a), len(b)) # by number
-    return list(zip(a[:n], b[:n])), b[n:], a[n:]
+    both = list(zip(a, b))
+    return both, b[n:], a[n:]
 
 # %% ../../nbs/evaluate/63_measure.ipynb #d20e0f35
 def match_videos(
@@ -208,7 +211,8 @@ def add(self:TrueVideo,
     before = scene[:0] if self.last is None else self.last
     before = torch.cat([before, scene])[:-1]
     skip = len(scene) - len(before) # 1 for a video's first frame
-    follows = [b is not None and a == b+1 for a,b in zip(numbers, [self.number, *numbers])]
+    due = [None if n is None else n+1 for n in (self.number, *numbers)]
+    follows = [a == b for a,b in zip(numbers, due)]
     self.last, self.number = scene[-1:], numbers[-1]
     if not self.with_flow: return Motion(dict(scene=scene[skip:], scene_before=before), follows)
     self.estimated += sum(f is None for f in flows[skip:])
@@ -220,12 +224,12 @@ class FrameMeter:
     def __init__(self,
         metrics:Iterable[Metric], # of pairs and of time
         protocol:Protocol|None=None, # how
-        networks:dict[str,nn.Module]={}, # by metric
+        networks:dict[str,nn.Module]|None=None, # by metric
     ):
         self.pairs = [m for m in metrics if m.kind == 'pairs']
         self.time = [m for m in metrics if m.kind == 'time']
         self.protocol, self.networks, self.last = protocol, networks, None
-        self.values = {m.name: [] for m in [*self.pairs, *self.time]} # a value a frame; `None` where there is nothing to measure
+        self.values = {m.name: [] for m in self.pairs + self.time} # a value a frame; `None` where there is none
 
 # %% ../../nbs/evaluate/63_measure.ipynb #d41e27cd
 @patch
@@ -242,11 +246,14 @@ def add(self:FrameMeter,
     before = frames[:0] if self.last is None else self.last
     before = torch.cat([before, frames])[:-1]
     self.last, skip = frames[-1:], len(frames) - len(before)
-    steps = {k: v[skip:] for k,v in sample.items()} | dict(before=before) | motion.sample
+    steps = {k: v[skip:] for k,v in sample.items()} | motion.sample
+    steps['before'] = before
     values = measure(self.time, steps, self.protocol, self.networks) if len(before) else {}
     for m in self.time:
-        found = values[m.name].tolist() if m.name in values else [np.nan]*len(before)
-        self.values[m.name] += [v if ok and v == v else None for v,ok in zip([np.nan]*skip + found, motion.follows)]
+        found = [np.nan]*skip
+        if m.name in values: found += values[m.name].tolist()
+        known = [ok and v == v for v,ok in zip(found, motion.follows)]
+        self.values[m.name] += [v if k else None for v,k in zip(found, known)]
 
 # %% ../../nbs/evaluate/63_measure.ipynb #f939f72d
 def read_flow(
@@ -294,7 +301,8 @@ def compare_frames(
     "Every metric of every frame of one video"
     both, missing, extra = match_frames(result, truth)
     order = {n: i for i,n in enumerate(truth.names)}
-    true, meter, resized, person = TrueVideo(metrics), FrameMeter(metrics, protocol, networks), 0, truth.id.split('/')[0]
+    true, meter = TrueVideo(metrics), FrameMeter(metrics, protocol, networks)
+    person, resized = truth.id.split('/')[0], 0
     for names,pics,scene in matched_frames(result, truth, both, batch_size, workers):
         scene = _tensor(scene).to(device)
         size = scene.shape[-2:]
@@ -383,7 +391,8 @@ def set_distance(
     "Distance between the distributions of results and of the truth"
     clip, _ = clip_size(metric.features, protocol)
     if 0 < clip < network.shortest: return None, f'this network needs clips of {network.shortest} frames, not {clip}'
-    (a,n),(b,m) = (set_features(v, metric.features, network, protocol, **how) for v in (results, truth))
+    a,n = set_features(results, metric.features, network, protocol, **how)
+    b,m = set_features(truth, metric.features, network, protocol, **how)
     what = f'clips of {clip} frames' if clip else 'frames'
     if min(n, m) < 2: return None, f'{n} {what} of results and {m} of the truth; it takes two of each'
     return _rounded(metric(dict(result_set=a, true_set=b), protocol)), dict(results=n, truth=m)
@@ -394,7 +403,7 @@ def load_networks(
     weights:str|Path='', # folder of networks' weights
     download:bool=True, # fetch weights from their official address if need be
     device:str|torch.device='cpu', # where they will compute
-) -> tuple[dict[str,nn.Module],dict[str,Weights],dict[str,str]]: # by metric; weights by network; what is missing by metric
+) -> tuple[dict[str,nn.Module],dict[str,Weights],dict[str,str]]: # by metric; by network; what is missing, by metric
     "The networks that metrics ask; one that several ask is loaded once"
     loaded, used, lacking = {}, {}, {}
     judged = [m for m in metrics if m.network]
@@ -404,7 +413,8 @@ def load_networks(
             if (m.network, m.load) not in loaded: loaded[m.network, m.load] = m.load(w).to(device)
             used[m.network] = w
         except WeightsMissing as e: lacking[m.name] = str(e)
-    return {m.name: loaded[m.network, m.load] for m in judged if m.name not in lacking}, used, lacking
+    able = [m for m in judged if m.name not in lacking]
+    return {m.name: loaded[m.network, m.load] for m in able}, used, lacking
 
 # %% ../../nbs/evaluate/63_measure.ipynb #14920119
 class Progress:
@@ -429,7 +439,8 @@ def __call__(self:Progress,
     self.said, rate = now, max(self.done/max(now - self.start, 1e-9), 1e-9)
     left = max(self.total - self.done, 0)/rate
     bar = f'{"#"*int(10*self.done/self.total):.<10}'
-    self.log(f'[{bar}] frame {self.done} of {self.total}, {rate:.1f} a second, about {left:.0f} s left{note}')
+    so_far = f'[{bar}] frame {self.done} of {self.total}'
+    self.log(f'{so_far}, {rate:.1f} a second, about {left:.0f} s left{note}')
 
 # %% ../../nbs/evaluate/63_measure.ipynb #442f8f14
 def mean_figure(
@@ -474,8 +485,9 @@ def measure_videos(
 # %% ../../nbs/evaluate/63_measure.ipynb #ffb840ff
 def _frames_amiss(name, d): # what a video's frames lack
     for what,said in dict(missing='frames missing', extra='frames too many').items():
-        rest = ', ...' if len(d[what]) > 5 else ''
-        if d[what]: yield f'{name}: {len(d[what])} {said}: {", ".join(d[what][:5])}{rest}'
+        frames = d[what]
+        some = ', '.join(frames[:5]) + ', ...'*(len(frames) > 5)
+        if frames: yield f'{name}: {len(frames)} {said}: {some}'
     if not d['names']: yield f'{name}: no frame has a true one of its name'
 
 # %% ../../nbs/evaluate/63_measure.ipynb #ca5c3189
@@ -488,8 +500,11 @@ def summarise(
     means = {m.name: mean_figure(videos.values(), m.name, by) for m in metrics}
     paired = any(d['paired'] for d in videos.values())
     unpaired = 'no true frames in these garments: only distributions can be compared'
-    why = {m.name: 'no frame to measure it on' if paired or 'truth' not in m.needs else unpaired for m in metrics}
-    return {k: v for k,v in means.items() if v is not None}, {k: why[k] for k,v in means.items() if v is None}
+    lacking = {}
+    for m in metrics:
+        if means[m.name] is not None: continue
+        lacking[m.name] = unpaired if 'truth' in m.needs and not paired else 'no frame to measure it on'
+    return {k: v for k,v in means.items() if v is not None}, lacking
 
 # %% ../../nbs/evaluate/63_measure.ipynb #8ac5aa29
 def measure_sets(
@@ -499,10 +514,12 @@ def measure_sets(
     protocol:Protocol, # how
     log:Callable=print, # is told how far it is
     **how, # as for `set_features`
-) -> tuple[dict[str,float],dict[str,str],dict[str,dict]]: # distances; reasons where there is none; how much was looked at
+) -> tuple[dict[str,float],dict[str,str],dict[str,dict]]: # distances; reasons where there is none; how many
     "Distances between all results and the whole truth, each true video once"
-    results, truth = [v for v,_,_ in matched.values()], list({t.id: t for _,t,_ in matched.values()}.values())
-    found, lacking, counts, total = {}, {}, {}, sum(len(v.names) for v in results + truth)
+    results = [result for result,_,_ in matched.values()]
+    truth = list({true.id: true for _,true,_ in matched.values()}.values())
+    found, lacking, counts = {}, {}, {}
+    total = sum(len(v.names) for v in results + truth)
     for m in metrics:
         log(f'{m.name}: looking at {len(results)} results and {len(truth)} true videos')
         tick = Progress(log, total)
@@ -512,8 +529,9 @@ def measure_sets(
     return found, lacking, counts
 
 # %% ../../nbs/evaluate/63_measure.ipynb #dcda5169
-def _problems(videos, failed, protocol): # what to know of the figures
+def _problems(protocol, unmatched, videos, failed): # what to know of the figures
     if protocol.fault: yield f'protocol {protocol.name}: {protocol.fault}'
+    yield from unmatched
     for k,why in failed.items(): yield f'{k}: {why}'
     for k,d in videos.items(): yield from _frames_amiss(k, d)
 
@@ -531,7 +549,8 @@ def _match(results, truth): # folders -> what belongs together, problems, the tr
     matched, problems = match_videos(made, known)
     if matched: return matched, problems, flow
     there, true = (', '.join(list(v)[:3]) for v in (made, known))
-    raise DataError('no result has a true video', f'{results} and {truth}', f'Results are {there}; the truth has {true}')
+    do = f'Results are {there}; the truth has {true}'
+    raise DataError('no result has a true video', f'{results} and {truth}', do)
 
 # %% ../../nbs/evaluate/63_measure.ipynb #f27a4d75
 def evaluate(
@@ -546,20 +565,21 @@ def evaluate(
     workers:int=4, # threads that read
     device:str|torch.device='cpu', # where to compute
     log:Callable=print, # is told how far it is, after each video and every few seconds
-    folder:Path|None=None, # of a run: figures of each video are noted there, and those noted before are not measured again
+    folder:Path|None=None, # of a run: figures are noted there, and those noted before are not measured again
     together:Callable=lambda: None, # waits for the other processes, with which the videos are shared
-) -> dict|None: # `summary`, `not_computed`, `videos`, `failed`, `problems`, `protocol`; of several processes only the first one gets it
+) -> dict|None: # `summary`, `not_computed`, `videos`, `failed`, `problems`, `protocol`; `None`: another process has it
     "Measure results against the truth"
     at_least(1, batch_size=batch_size)
     at_least(0, workers=workers)
     start, p = time.time(), find_protocol(protocol) if isinstance(protocol, str) else protocol
     wanted, how = find_metrics(metrics, p), dict(batch_size=batch_size, workers=workers, device=device)
-    matched, problems, own_flow = _match(results, truth)
+    matched, unmatched, own_flow = _match(results, truth)
     flow = Path(flow) if str(flow) else own_flow
     networks, weights, lacking = load_networks(wanted, metric_weights, download, device)
     for m,why in lacking.items(): log(f'{m} is not computed: {why}')
     able = [m for m in wanted if m.name not in lacking]
-    of_frames, of_sets = [m for m in able if m.kind != 'sets'], [m for m in able if m.kind == 'sets']
+    of_frames = [m for m in able if m.kind != 'sets']
+    of_sets = [m for m in able if m.kind == 'sets']
 
     def compare(*what, tick): return compare_frames(*what, p, networks, flow, tick=tick, **how)
     with nullcontext(folder) if folder else TemporaryDirectory() as d:
@@ -570,9 +590,13 @@ def evaluate(
     if not videos: raise DataError(*next(iter(failed.items()))[::-1], 'Put that right')
 
     means, no_means = summarise(of_frames, videos, p.mean)
-    distances, no_distances, counted = measure_sets(of_sets, {k: matched[k] for k in videos}, networks, p, log, **how)
-    figures, problems = means | distances, [*problems, *_problems(videos, failed, p)]
+    whole = {k: matched[k] for k in videos}
+    distances, no_distances, counted = measure_sets(of_sets, whole, networks, p, log, **how)
+    figures, problems = means | distances, list(_problems(p, unmatched, videos, failed))
     for line in problems: log(f'note: {line}')
-    said = record(p, wanted, weights, counted=counted, **_counts(videos, flow), seconds=round(time.time() - start, 1))
-    return dict(summary={m.name: figures[m.name] for m in wanted if m.name in figures}, protocol=said, videos=videos,
-                not_computed=lacking | no_means | no_distances, problems=problems, failed=failed)
+    seconds = round(time.time() - start, 1)
+    said = record(p, wanted, weights, counted=counted, seconds=seconds, **_counts(videos, flow))
+    summary = {m.name: figures[m.name] for m in wanted if m.name in figures}
+    not_computed = lacking | no_means | no_distances
+    return dict(summary=summary, not_computed=not_computed, problems=problems, protocol=said, videos=videos,
+                failed=failed)
