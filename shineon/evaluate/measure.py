@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['FrameSet', 'find_videos', 'find_truth', 'match_truth', 'match_frames', 'match_videos', 'read_frames', 'Motion',
-           'TrueVideo', 'FrameMeter', 'read_flow', 'matched_frames', 'compare_frames', 'clip_frames', 'clip_size',
-           'set_features', 'set_distance', 'load_networks', 'Progress', 'mean_figure', 'measure_videos', 'summarise',
-           'measure_sets', 'evaluate']
+           'TrueVideo', 'FrameMeter', 'read_flow', 'matched_frames', 'compare_frames', 'as_written', 'plain_metrics',
+           'MethodFigures', 'method_means', 'clip_frames', 'clip_size', 'set_features', 'set_distance', 'load_networks',
+           'Progress', 'mean_figure', 'measure_videos', 'summarise', 'measure_sets', 'evaluate']
 
 # %% ../../nbs/evaluate/63_measure.ipynb #5b30e087
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from ..core.errors import DataError, at_least
 from ..core.media import read_flo, read_picture, read_video, video_info
-from ..core.ops import to_tensor
+from ..core.ops import to_tensor, to_uint8
 from ..core.run_folder import Parts, process_number
 from ..data.layouts import find_layout
-from .metrics import Features, Metric, measure, true_motion
+from .metrics import METRICS, Features, Metric, measure, true_motion
 from .networks import video_frames
 from .protocols import (Protocol, Weights, WeightsMissing, clip_starts, find_metrics, find_protocol,
                                         find_weights, record)
@@ -318,6 +318,78 @@ def compare_frames(
 # %% ../../nbs/evaluate/63_measure.ipynb #c646590f
 def _rounded(value): # six digits, as files hold them
     return None if value is None else float(f'{value:.6g}')
+
+# %% ../../nbs/evaluate/63_measure.ipynb #40f459cc
+def as_written(
+    frames:Tensor, # `(b 3 h w)` in [-1, 1]
+) -> Tensor: # likewise
+    "Frames as they are read back from picture files: in 256 steps"
+    return to_tensor(to_uint8(frames)).to(frames.device)
+
+# %% ../../nbs/evaluate/63_measure.ipynb #e82b663d
+def plain_metrics() -> list[Metric]: # of frames and of warps
+    "The metrics that need neither a network nor a whole set, and are measured where nobody asks for others"
+    warps = [m for m in METRICS.values() if m.kind == 'warps']
+    return [m for m in find_metrics() if not m.network and m.kind != 'sets'] + warps
+
+# %% ../../nbs/evaluate/63_measure.ipynb #ef90d2cd
+class MethodFigures:
+    "Figures of several methods on one video, measured as their frames are made"
+    def __init__(self,
+        metrics:Iterable[Metric]|None=None, # those of `plain_metrics` when not given
+    ):
+        self.metrics = plain_metrics() if metrics is None else list(metrics)
+        self.true, self.own = TrueVideo(self.metrics), TrueVideo(self.metrics)
+        self.meters, self.warps, self.number = {}, defaultdict(lambda: defaultdict(list)), 0
+
+# %% ../../nbs/evaluate/63_measure.ipynb #f3e8bb45
+@patch
+def _meter(self:MethodFigures, method, truth=None): # of a method; without truth metrics of pairs have nothing to do
+    able = [m for m in self.metrics if truth is not None or 'truth' not in m.needs]
+    return self.meters.setdefault(method, FrameMeter(able))
+
+# %% ../../nbs/evaluate/63_measure.ipynb #c57dd569
+@patch
+def add(self:MethodFigures,
+    made:dict[str,Tensor], # the next frame of each method, `(1 3 h w)` in [-1, 1]
+    own:Tensor, # the person's own video, `(1 3 h w)`
+    truth:Tensor|None=None, # true frame in this garment, `(1 3 h w)`, where it is known
+    flow:Tensor|None=None, # optical flow to the frame before, `(2 h w)`; estimated when not given
+):
+    "Measure the next frame"
+    at, self.number = [self.number], self.number + 1
+    of_own = self.own.add(own, at, [flow])
+    motion = of_own if truth is None else self.true.add(truth, at, [flow])
+    for method,frame in made.items(): self._meter(method, truth).add(as_written(frame), motion, truth)
+    self._meter('their own video').add(own, of_own)
+    if truth is not None: self._meter('truth').add(truth, motion)
+
+# %% ../../nbs/evaluate/63_measure.ipynb #b442d0ab
+@patch
+def add_warp(self:MethodFigures,
+    method:str, # its name
+    sample:dict[str,Tensor], # `grid`, `true_grid`, `mask`, `true_mask`, of one frame
+):
+    "Measure a warp"
+    for k,v in measure(self.metrics, sample).items(): self.warps[method][k].append(v.item())
+
+# %% ../../nbs/evaluate/63_measure.ipynb #844a628f
+@patch(as_prop=True)
+def values(self:MethodFigures) -> list: # method, metric, values of the frames that have one
+    "All figures, as plain values"
+    found = {method: meter.values for method,meter in self.meters.items()} | self.warps
+    rows = [(n, m, v) for n,by_metric in found.items() for m,v in by_metric.items()]
+    rows = [[n, m, [v for v in values if v is not None]] for n,m,values in rows]
+    return [row for row in rows if row[2]]
+
+# %% ../../nbs/evaluate/63_measure.ipynb #c1e4b84f
+def method_means(
+    noted:Iterable[list], # `values` of several videos
+) -> dict[str,dict[str,float]]: # method -> metric -> mean
+    "Means over all frames"
+    gathered = defaultdict(lambda: defaultdict(list))
+    for method,metric,values in noted: gathered[method][metric] += values
+    return {n: {m: _rounded(np.mean(v)) for m,v in by_metric.items()} for n,by_metric in gathered.items()}
 
 # %% ../../nbs/evaluate/63_measure.ipynb #91f02a29
 def clip_frames(
