@@ -207,10 +207,13 @@ class Layout:
         flow = root/'test'/'optical_flow'
         return folders, flow if flow.is_dir() else None
 
-class _Layouts(dict):
-    def __missing__(self, name): check_dataset(name)
+class _Layouts:
+    def values(self): return [_vvt]
+    def __getitem__(self, name):
+        check_dataset(name)
+        return _vvt
 
-LAYOUTS = _Layouts(vvt=Layout())
+_vvt, LAYOUTS = Layout(), _Layouts()
 
 def find_layout(root): return next((l for l in LAYOUTS.values() if l.recognises(root)), None)
 
