@@ -648,6 +648,8 @@ def evaluate(
     matched, unmatched, own_flow = _match(results, truth)
     flow = Path(flow) if str(flow) else own_flow
     networks, weights, lacking = load_networks(wanted, metric_weights, download, device)
+    no_warp = 'folders of pictures hold no warp; `shineon tryon` measures it'
+    lacking |= {m.name: no_warp for m in wanted if m.kind == 'warps'}
     for m,why in lacking.items(): log(f'{m} is not computed: {why}')
     able = [m for m in wanted if m.name not in lacking]
     of_frames = [m for m in able if m.kind != 'sets']
