@@ -346,7 +346,8 @@ def test_compare_command(home, tmp_path, in_process, capsys, monkeypatch):
     from shineon.cli.main import main
     monkeypatch.chdir(tmp_path)
     both = str(home/'blur3'), str(home/'noise20')
-    args = ['compare', *both, '--truth', str(home/'truth'), '--labels', 'soft', 'noisy', '--metrics', 'ssim', 'l1', '--report_dir', 'page', '--name', 'c', '--gpu_ids', '-1',
+    args = ['compare', *both, '--truth', str(home/'truth'), '--labels', 'soft', 'noisy',
+            '--metrics', 'ssim', 'l1', '--report_dir', 'page', '--name', 'c', '--gpu_ids', '-1',
             '--n_videos', '1', '--n_cases', '1', '--workers', '0']
     assert main(args) == 0, capsys.readouterr().err
     assert (tmp_path/'page'/'index.html').is_file()
