@@ -35,12 +35,15 @@ def set_up(files, monkeypatch, tmp_path):
     from shineon.data.loaders import ClipDL
     from shineon.train import losses
     monkeypatch.chdir(tmp_path)
+    from shineon.tryon.batching import BatchedNetworks
     seen, vgg19_weights = {}, losses.vgg19_weights
+    def together(n): seen['together'] = n; return BatchedNetworks(n)
+    monkeypatch.setattr('shineon.tryon.batching.BatchedNetworks', together)
     def enough(*args, **kw): seen['given'] = args; raise Enough
     def check_videos(videos, kinds, workers): seen['check_workers'] = workers; true_check(videos, kinds, workers)
     from shineon.data.layouts import check_videos as true_check
     monkeypatch.setattr('shineon.data.layouts.check_videos', check_videos)
-    for work in ('train.learners.fit_schedule', 'tryon.tryon.save_result'): monkeypatch.setattr(f'shineon.{work}', enough)
+    for work in ('train.learner.fit_schedule', 'tryon.methods.save_result'): monkeypatch.setattr(f'shineon.{work}', enough)
     monkeypatch.setattr('shineon.train.checkpoints.go_on', lambda learn, start: seen.update(went_on=str(start)))
     monkeypatch.setattr(torch, 'compile', lambda f, **kw: seen.setdefault('compiled', []).append(f) or f) # the true one takes minutes
     monkeypatch.setattr(ClipDL, 'show_batch', lambda *args, **kw: None)
@@ -183,7 +186,9 @@ cases = dict(
         ndf=(8, lambda n: sum(p.numel() for p in n['temporal'].parameters()), more)),
     tryon=everywhere | dict(
         workers=(1, lambda n: n['check_workers'], 1),
-        side_by_side=(2, lambda n: 'together' in n, True),
+        plugins=(['nowhere.py'], None, refused('no such plugin: nowhere.py')),
+        dataroot=('elsewhere', lambda n: n['ran']['dataroot'], 'elsewhere'), # a layout that reads it comes from outside
+        side_by_side=(2, lambda n: n.get('together'), 2),
         checkpoint=('nowhere.pt', None, refused('no such checkpoint: nowhere.pt')),
         resume=(True, None, refused('this run was begun with'), dict(name='taken')), # one that cannot go on; those that can are in test_distributed
         compare=(['unet.pt'], lambda n: len(n['others']), 1),

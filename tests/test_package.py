@@ -42,7 +42,7 @@ rooms = {'': ['core', 'data', 'models', 'train'],
          'evaluate': ['core', 'data.layouts', 'evaluate'],
          'explore': ['core', 'data', 'sample', 'models', 'train', 'tryon', 'evaluate', 'explore'],
          'benchmarks': ['core', 'data', 'sample', 'models', 'kernels', 'train', 'tryon', 'benchmarks'],
-         'cli': ['core', 'cli', 'benchmarks.bench', 'sample.dataset', 'evaluate.page', 'models.networks', 'models.export']}
+         'cli': ['core', 'cli', 'benchmarks.bench', 'sample.dataset', 'evaluate.tables', 'models.networks', 'models.export']}
 
 @pytest.mark.parametrize('path', modules, ids=dotted)
 def test_nothing_imports_upwards(path):
