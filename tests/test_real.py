@@ -107,7 +107,8 @@ def test_tryon_list(real, tmp_path):
     from shineon.core.ops import to_uint8
     from shineon.models.unetmask import UNetMask
     from shineon.models.warp import WarpModule
-    from shineon.tryon.dress import dress, save_result, tryon_reader
+    from shineon.tryon.dress import dress, tryon_reader
+    from shineon.tryon.results import save_result
     rows = [r.split(',') for r in (real/'tryon_list.csv').read_text().splitlines() if r.strip()]
     listed = tmp_path/'list.csv' # its paths start from one folder; here they start from wherever the clips are
     listed.write_text(''.join(f"{real/'garments'/Path(cloth).name},{video}\n" for cloth,video in rows))
