@@ -247,7 +247,7 @@ def test_jobs_below_one(pretending):
 @pytest.mark.parametrize('number,status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_told_to_stop(number, status, pretending, tmp_path):
     (tmp_path/'s.yaml').write_text('model: warp\noptions: {lr: 0.1, save_count: 60}\ngrid: {seed: [1, 2, 3]}\n')
-    code = f"import sys; from shineon.cli import cli, sweep; sweep._command = lambda n, f: [sys.executable, {str(tmp_path/'pretend.py')!r}, str(f)]; sys.exit(cli.main(['sweep', 's.yaml', '--jobs', '2']))"
+    code = f"import sys; from shineon.cli import main, sweep; sweep._command = lambda n, f: [sys.executable, {str(tmp_path/'pretend.py')!r}, str(f)]; sys.exit(main.main(['sweep', 's.yaml', '--jobs', '2']))"
     with subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
         for _ in range(300):
             if len(pretending()) == 2: break
