@@ -128,8 +128,9 @@ def check_gpus(
     ids:list[int], # numbers of GPUs; -1 stands for the CPU
 ):
     "`OptionError` for a GPU that is not there"
+    if ids[0] < 0: return
     n = torch.cuda.device_count()
-    if ids[0] < 0 or max(ids) < n: return
+    if max(ids) < n: return
     raise OptionError(f'gpu_ids is {",".join(map(str, ids))}, but the number of GPUs is {n}',
                       do='Give smaller numbers; --gpu_ids=-1,-1 tries two processes on the CPU')
 
