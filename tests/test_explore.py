@@ -1,9 +1,10 @@
 "The attention explorer on checkpoints and videos: events as the page sends them, and what it shows after each"
 import json
+from functools import partial
 from io import BytesIO
 
 import numpy as np, pytest, torch
-import shineon
+import shineon # noqa: F401, before torchvision
 from conftest import repo
 from PIL import Image
 from shineon.data.layouts import vvt_videos
@@ -17,11 +18,12 @@ from shineon.models.unetmask import UNetMask
 from shineon.models.warp import WarpModule
 from shineon.core.errors import CheckpointError, DataError, OptionError
 
-networks = dict(unet=lambda: UNetMask(ngf=4, self_attn=True, init_type='kaiming'),
-                unet_flow=lambda: UNetMask(ngf=4, n_frames_total=2, self_attn=True, flow_warp=True, init_type='kaiming'),
-                sams=lambda: SamsGenerator(n_frames_total=3, ngf_pow_outer=2, ngf_pow_inner=4, num_middle=1, flow_warp=True, attention_middle_indices=[0],
-                                           attention_decoder_indices=[0], init_type='kaiming'),
-                sams_outer=lambda: SamsGenerator(n_frames_total=2, ngf_pow_outer=2, ngf_pow_inner=4, num_middle=0, attention_decoder_indices=[-1], init_type='kaiming'))
+unet = partial(UNetMask, ngf=4, self_attn=True, init_type='kaiming')
+sams = partial(SamsGenerator, ngf_pow_outer=2, ngf_pow_inner=4, init_type='kaiming')
+networks = dict(unet=unet, unet_flow=partial(unet, n_frames_total=2, flow_warp=True),
+                sams=partial(sams, n_frames_total=3, num_middle=1, flow_warp=True, attention_middle_indices=[0],
+                             attention_decoder_indices=[0]),
+                sams_outer=partial(sams, n_frames_total=2, num_middle=0, attention_decoder_indices=[-1]))
 
 @pytest.fixture(scope='module')
 def checkpoints(tmp_path_factory):
@@ -62,12 +64,14 @@ def play(explorer, *args, events):
 
 @pytest.mark.parametrize('name', networks)
 def test_events(name, vvt, checkpoints):
-    size = dict(fine_height=64, fine_width=32, image_scale=.5) if name.startswith('sams') else dict(fine_height=128, fine_width=64)
+    half = dict(fine_height=64, fine_width=32, image_scale=.5)
+    size = half if name.startswith('sams') else dict(fine_height=128, fine_width=64)
     explorer = AttentionExplorer(checkpoints/f'{name}.pt', vvt_videos(vvt, 'test'), **size)
     layers = len(explorer.layer.options)
     assert layers == dict(unet=4, unet_flow=4, sams=5, sams_outer=3)[name]
-    events = [('picture', dict(place=[40,20])), ('layer', dict(index=layers-1)), ('opacity', dict(value=.9)), ('frame', dict(value=3)), ('frame', dict(value=1)),
-              ('over', dict(index=1)), ('over', dict(index=0)), ('video', dict(index=1)), ('picture', dict(place=[0,31]))]
+    events = [('picture', dict(place=[40,20])), ('layer', dict(index=layers-1)), ('opacity', dict(value=.9)),
+              ('frame', dict(value=3)), ('frame', dict(value=1)), ('over', dict(index=1)), ('over', dict(index=0)),
+              ('video', dict(index=1)), ('picture', dict(place=[0,31]))]
     play(explorer, load_model(checkpoints/f'{name}.pt'), events=events)
     assert (explorer.frame.value, explorer.frame.max) == (0, 3)
 
@@ -95,13 +99,18 @@ def test_memory_is_bounded(vvt, checkpoints):
     assert len(long.pasts) == 13
 
 @pytest.mark.parametrize('args, error, words', [
-    (dict(model='plain.pt'), OptionError, 'has no self-attention'), (dict(model='warp.pt'), OptionError, 'has no self-attention'),
-    (dict(model='none.pt'), CheckpointError, 'no such checkpoint'), (dict(model='unet.pt', warp='plain.pt'), CheckpointError, 'not \'warp\''),
-    (dict(model='unet.pt', warp_cloth_dir='none'), DataError, 'no warped file'), (dict(model='unet.pt', fine_height=512), DataError, 'image_scale')], ids=lambda o: str(o) if isinstance(o, dict) else '')
+    (dict(model='plain.pt'), OptionError, 'has no self-attention'),
+    (dict(model='warp.pt'), OptionError, 'has no self-attention'),
+    (dict(model='none.pt'), CheckpointError, 'no such checkpoint'),
+    (dict(model='unet.pt', warp='plain.pt'), CheckpointError, 'not \'warp\''),
+    (dict(model='unet.pt', warp_cloth_dir='none'), DataError, 'no warped file'),
+    (dict(model='unet.pt', fine_height=512), DataError, 'image_scale')],
+    ids=lambda o: str(o) if isinstance(o, dict) else '')
 def test_bad_arguments(args, error, words, vvt, checkpoints):
     args = dict(fine_height=128, fine_width=64, warp_cloth_dir='warp-cloth') | args
     paths = {k: checkpoints/args.pop(k) for k in ('model','warp') if k in args}
-    with pytest.raises(error, match=words) as e: AttentionExplorer(videos=vvt_videos(vvt, 'test', args.pop('warp_cloth_dir')), **paths, **args)
+    videos = vvt_videos(vvt, 'test', args.pop('warp_cloth_dir'))
+    with pytest.raises(error, match=words) as e: AttentionExplorer(videos=videos, **paths, **args)
     assert '\n' not in str(e.value)
 
 def test_a_later_frame_is_broken(broken, checkpoints):
@@ -117,7 +126,8 @@ def test_real_clips(name, real, checkpoints):
     videos = vvt_videos(real/'vvt', 'test')
     explorer = AttentionExplorer(checkpoints/f'{name}.pt', videos, checkpoints/'warp256.pt')
     assert explorer.picture.size == [256,192]
-    play(explorer, load_model(checkpoints/f'{name}.pt'), load_model(checkpoints/'warp256.pt'), events=[('picture', dict(place=[100,90])), ('frame', dict(value=1))])
+    model, warp = (load_model(checkpoints/f) for f in (f'{name}.pt', 'warp256.pt'))
+    play(explorer, model, warp, events=[('picture', dict(place=[100,90])), ('frame', dict(value=1))])
 
 @pytest.mark.parametrize('notebook', sorted((repo/'nbs'/'explore').glob('*.ipynb')), ids=lambda p: p.stem)
 def test_notebooks_hold_no_widgets(notebook):

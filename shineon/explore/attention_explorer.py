@@ -6,43 +6,50 @@
 __all__ = ['ClickPicture', 'AttentionExplorer']
 
 # %% ../../nbs/explore/71_attention_explorer.ipynb #5634f367
-import anywidget, ipywidgets as widgets, numpy as np, traitlets
 from html import escape
 from io import BytesIO
 from pathlib import Path
+
+import anywidget, ipywidgets as widgets, numpy as np, traitlets
+from fastcore.basics import patch
 from PIL import Image
 from torch import nn
+
 from ..core.errors import OptionError, ShineOnError
-from ..data.layouts import Video
 from ..core.ops import to_uint8
-from .attention import VideoAttention, attention_picture, layer_title, spread
+from ..data.layouts import Video
+from .attention import VideoAttention, attention_picture, layer_title, perplexity
 from ..models.files import load_model
 from ..tryon.dress import tryon_reader
 
 # %% ../../nbs/explore/71_attention_explorer.ipynb #74b06dc6
+_click_page = '''
+function render({ model, el }) {
+  const img = document.createElement('img');
+  img.style.cssText = 'cursor: crosshair; max-width: 100%; display: block';
+  function draw() {
+    URL.revokeObjectURL(img.src);
+    img.src = URL.createObjectURL(new Blob([model.get('png')], { type: 'image/png' }));
+  }
+  img.onclick = e => {
+    const box = img.getBoundingClientRect(), [rows, columns] = model.get('size');
+    const number = (at, length, n) => Math.max(0, Math.min(n - 1, Math.floor(at/length*n)));
+    const row = number(e.clientY - box.top, box.height, rows);
+    model.set('place', [row, number(e.clientX - box.left, box.width, columns)]);
+    model.save_changes();
+  };
+  model.on('change:png', draw);
+  draw();
+  el.append(img);
+  return () => { model.off('change:png', draw); URL.revokeObjectURL(img.src); };
+}
+export default { render };
+'''
+
+# %% ../../nbs/explore/71_attention_explorer.ipynb #cc8e8561
 class ClickPicture(anywidget.AnyWidget):
     "A picture that tells which pixel was clicked"
-    _esm = '''
-    function render({ model, el }) {
-      const img = document.createElement('img');
-      img.style.cssText = 'cursor: crosshair; max-width: 100%; display: block';
-      function draw() {
-        URL.revokeObjectURL(img.src);
-        img.src = URL.createObjectURL(new Blob([model.get('png')], { type: 'image/png' }));
-      }
-      img.onclick = e => {
-        const box = img.getBoundingClientRect(), [rows, columns] = model.get('size');
-        const number = (at, length, n) => Math.max(0, Math.min(n - 1, Math.floor(at/length*n)));
-        model.set('place', [number(e.clientY - box.top, box.height, rows), number(e.clientX - box.left, box.width, columns)]);
-        model.save_changes();
-      };
-      model.on('change:png', draw);
-      draw();
-      el.append(img);
-      return () => { model.off('change:png', draw); URL.revokeObjectURL(img.src); };
-    }
-    export default { render };
-    '''
+    _esm = _click_page
     png = traitlets.Bytes().tag(sync=True) # the picture, as a PNG file
     size = traitlets.List([1,1]).tag(sync=True) # rows and columns that places are counted in
     place = traitlets.List([0,0]).tag(sync=True) # row and column of the last click
@@ -56,15 +63,17 @@ class ClickPicture(anywidget.AnyWidget):
         self.png = data.getvalue()
 
 # %% ../../nbs/explore/71_attention_explorer.ipynb #496d4d11
-def _network(model, expect=None): # a network, or the one in a checkpoint
-    return (load_model(model, expect) if isinstance(model, (str,Path)) else model).eval()
+def _network(model, expect=None): # a network, or the one in a checkpoint; in eval mode
+    if isinstance(model, (str, Path)): model = load_model(model, expect)
+    return model.eval()
 
+# %% ../../nbs/explore/71_attention_explorer.ipynb #5bb6aaf1
 class AttentionExplorer(widgets.HBox):
     "Click a pixel of a frame, and see where a network looks from there"
     def __init__(self,
         model:nn.Module|str|Path, # try-on network with self-attention, or its checkpoint; set to eval mode
         videos:list[Video], # from `vvt_videos`
-        warp:nn.Module|str|Path|None=None, # warp module, or its checkpoint; none: warped garments are read from the disk
+        warp:nn.Module|str|Path|None=None, # warp module or checkpoint; none: warped garments are read from the disk
         cloth:Path|None=None, # product photo to try on; each video's own when not given
         device:str='cpu', # where to compute
         height:int=512, # about so high is the picture
@@ -72,52 +81,78 @@ class AttentionExplorer(widgets.HBox):
     ):
         if not videos: raise OptionError('there are no videos to explore')
         if cloth and warp is None: raise OptionError('to try on another garment a warp is needed', cloth, 'Give warp')
-        model,warp = _network(model).to(device),warp and _network(warp, 'warp').to(device)
-        if warp is not None: kw = {k: warp.config[k] for k in ('fine_height','fine_width')} | kw
+        model = _network(model).to(device)
+        if warp is not None:
+            warp = _network(warp, 'warp').to(device)
+            kw = {k: warp.config[k] for k in ('fine_height', 'fine_width')} | kw
         self.reader = tryon_reader(warp, model, **kw)
         self._stream = lambda video: VideoAttention(model, video, self.reader, warp, cloth, device)
-        self.videos,self.height = {v.id: v for v in videos},height
-        self.video = widgets.Dropdown(options=list(self.videos), description='video')
-        self.frame = widgets.IntSlider(description='frame', continuous_update=False)
-        self.layer = widgets.Dropdown(description='layer')
-        self.opacity = widgets.FloatSlider(.5, min=0, max=1, step=.05, description='opacity')
-        self.over = widgets.Dropdown(options=['image','result'], description='over')
-        self.words = widgets.HTML(layout=dict(width='300px', margin='8px 0 0 16px'))
-        self.picture = ClickPicture(size=self.reader.size, place=[n//2 for n in self.reader.size])
+        self.videos, self.height = {v.id: v for v in videos}, height
+        self._add_controls()
         self._open()
         controls = [self.video, self.frame, self.layer, self.opacity, self.over, self.words]
         super().__init__([self.picture, widgets.VBox(controls, layout=dict(margin='0 0 0 8px'))])
-        self.video.observe(self._answer(self._open), 'value')
-        self.frame.observe(self._answer(self._go), 'value')
-        self.picture.observe(self._answer(self._draw), 'place')
-        for w in (self.layer, self.opacity, self.over): w.observe(self._answer(self._draw), 'value')
+        self._listen()
 
-    def _answer(self, do): # to an event
-        def answer(_):
-            try: do()
-            except ShineOnError as e: self._say(f'<b>{escape(str(e))}</b>')
-        return answer
+# %% ../../nbs/explore/71_attention_explorer.ipynb #f06d3822
+@patch
+def _add_controls(self:AttentionExplorer):
+    self.video = widgets.Dropdown(options=list(self.videos), description='video')
+    self.frame = widgets.IntSlider(description='frame', continuous_update=False)
+    self.layer = widgets.Dropdown(description='layer')
+    self.opacity = widgets.FloatSlider(.5, min=0, max=1, step=.05, description='opacity')
+    self.over = widgets.Dropdown(options=['image','result'], description='over')
+    self.words = widgets.HTML(layout=dict(width='300px', margin='8px 0 0 16px'))
+    rows, columns = self.reader.size
+    self.picture = ClickPicture(size=[rows, columns], place=[rows//2, columns//2])
 
-    def _open(self): # the chosen video, at its start
-        video = self.videos[self.video.value]
-        self.stream = self._stream(video)
-        if self.frame.value: self.frame.value = 0 # which draws it
-        else: self._go()
-        self.frame.max = len(video.frames)-1
+# %% ../../nbs/explore/71_attention_explorer.ipynb #7316e355
+@patch
+def _listen(self:AttentionExplorer):
+    self.video.observe(self._answer(self._open), 'value')
+    self.frame.observe(self._answer(self._go), 'value')
+    self.picture.observe(self._answer(self._draw), 'place')
+    for w in (self.layer, self.opacity, self.over): w.observe(self._answer(self._draw), 'value')
 
-    def _go(self): # to the chosen frame
-        self._say(f'drawing frame {self.frame.value} ...')
-        self.shown = self.stream.frame(self.frame.value)
-        if not self.layer.options:
-            self.layer.options = [(layer_title(n, m), n) for n,m in self.stream.maps(*self.picture.place).items()]
-            self.layer.index = 0
-        self._draw()
+# %% ../../nbs/explore/71_attention_explorer.ipynb #95e29d0f
+@patch
+def _answer(self:AttentionExplorer, do): # to an event
+    def answer(_):
+        try: do()
+        except ShineOnError as e: self._say(f'<b>{escape(str(e))}</b>')
+    return answer
 
-    def _draw(self): # the map of the chosen pixel and layer
-        y,x = self.picture.place
-        self.map = self.stream.maps(y, x)[self.layer.value]
-        self.picture.show(attention_picture(to_uint8(self.shown[self.over.value][0,-1]), self.map, (y,x), self.opacity.value, self.height))
-        self._say(f'From row {y}, column {x}, this layer looks at about <b>{spread(self.map):.1f}</b> of {self.map.numel():,} places; '
-                  f'its strongest weight is {self.map.max():.3f}.')
+# %% ../../nbs/explore/71_attention_explorer.ipynb #e97bb3c9
+@patch
+def _open(self:AttentionExplorer): # the chosen video, at its start
+    video = self.videos[self.video.value]
+    self.stream = self._stream(video)
+    if self.frame.value: self.frame.value = 0 # which draws it
+    else: self._go()
+    self.frame.max = len(video.frames) - 1
 
-    def _say(self, words): self.words.value = f'<div style="line-height: 1.4">{words}</div>'
+# %% ../../nbs/explore/71_attention_explorer.ipynb #16331c1c
+@patch
+def _go(self:AttentionExplorer): # to the chosen frame
+    self._say(f'drawing frame {self.frame.value} ...')
+    self.shown = self.stream.frame(self.frame.value)
+    if not self.layer.options:
+        maps = self.stream.maps(*self.picture.place)
+        self.layer.options = [(layer_title(n, m), n) for n,m in maps.items()]
+        self.layer.index = 0
+    self._draw()
+
+# %% ../../nbs/explore/71_attention_explorer.ipynb #12dd623c
+@patch
+def _draw(self:AttentionExplorer): # the map of the chosen pixel and layer
+    y,x = self.picture.place
+    self.map = self.stream.maps(y, x)[self.layer.value]
+    frame = to_uint8(self.shown[self.over.value][0,-1])
+    self.picture.show(attention_picture(frame, self.map, (y,x), self.opacity.value, self.height))
+    shared, n = perplexity(self.map), self.map.numel()
+    self._say(f'From row {y}, column {x}, this layer looks at about <b>{shared:.1f}</b> of {n:,} places; '
+              f'its strongest weight is {self.map.max():.3f}.')
+
+# %% ../../nbs/explore/71_attention_explorer.ipynb #cbc3f4fb
+@patch
+def _say(self:AttentionExplorer, words): self.words.value = f'<div style="line-height: 1.4">{words}</div>'
