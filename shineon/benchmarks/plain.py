@@ -13,7 +13,7 @@ import shineon
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 
-from ..kernels.winograd import Conv2d
+from torch.nn import Conv2d
 from ..models.layers import InstanceNorm, SelfAttention
 from ..core.ops import identity_grid
 from ..models.sams import SamsGenerator

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from torch import nn, Tensor
 from ..core.errors import CheckpointError, OptionError
-from ..kernels.winograd import Conv2d
+from torch.nn import Conv2d
 from ..models.tps import grid_consistency
 from torchvision.models import VGG19_Weights # torchvision after shineon
 from torchvision.models.vgg import cfgs, make_layers
