@@ -1,5 +1,4 @@
 "`shineon export`: a network for other programs, by the ending of the file's name"
-import shineon
 import pytest, torch
 
 from shineon.cli.main import main
@@ -14,8 +13,11 @@ def checkpoint(tmp_path):
 
 def frame(b): return [torch.randn(b, c, 64, 128) for c in (4, 3, 3)] # agnostic, densepose, warped_cloth
 
+names = 'agnostic', 'densepose', 'warped_cloth'
+
 def ours(checkpoint, xs):
-    with torch.no_grad(): return load_model(checkpoint)(dict(zip(('agnostic', 'densepose', 'warped_cloth'), (x[:,None] for x in xs))))['result'][:,0]
+    clip = {n: x[:,None] for n,x in zip(names, xs)}
+    with torch.no_grad(): return load_model(checkpoint)(clip)['result'][:,0]
 
 def test_torchscript(checkpoint, tmp_path, capsys):
     assert main(['export', str(checkpoint), str(tmp_path/'unet.torchscript')]) == 0
@@ -31,8 +33,8 @@ def test_onnx(checkpoint, tmp_path):
     pytest.importorskip('onnxscript')
     assert main(['export', str(checkpoint), str(tmp_path/'unet.onnx')]) == 0
     net, xs = runtime.InferenceSession(str(tmp_path/'unet.onnx')), frame(3)
-    assert [i.name for i in net.get_inputs()] == ['agnostic', 'densepose', 'warped_cloth']
-    result, = net.run(['result'], dict(zip(('agnostic', 'densepose', 'warped_cloth'), (x.numpy() for x in xs))))
+    assert [i.name for i in net.get_inputs()] == [*names]
+    result, = net.run(['result'], dict(zip(names, (x.numpy() for x in xs))))
     torch.testing.assert_close(torch.from_numpy(result), ours(checkpoint, xs), atol=1e-4, rtol=0)
 
 def test_other_names_are_refused(checkpoint, tmp_path, capsys):

@@ -12,9 +12,17 @@ from torch import nn, Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 from ..core.errors import OptionError, at_least
 from .layers import init_weights, join_inputs, warped_names
-from .spade import plain_norm, settle_spectral
+from .spade import parameter_free_norm, warm_up_spectral_norm
 
 # %% ../../nbs/models/36_critics.ipynb #72af30ca
+def _parse_norm_D(norm_D): # -> spectral norm?; instance, batch, syncbatch or None
+    m = re.fullmatch(r'(spectral)?(instance|batch|syncbatch)?|none', norm_D)
+    if not m or not norm_D:
+        raise OptionError(f'norm_D cannot be {norm_D!r}', do='Write spectral, instance, batch, syncbatch, '
+                          'two in one word such as spectralinstance, or none')
+    return bool(m[1]), m[2]
+
+# %% ../../nbs/models/36_critics.ipynb #16203fc5
 def normed_conv(
     in_ch:int, # channels of the input
     out_ch:int, # channels of the output
@@ -22,10 +30,11 @@ def normed_conv(
     norm_D:str='spectralinstance', # [spectral] and instance, batch, syncbatch or nothing; or none
 ) -> nn.Sequential: # layers
     "A 4x4 convolution with the norms of `norm_D`"
-    m = re.fullmatch(r'(spectral)?(instance|batch|syncbatch)?|none', norm_D)
-    if not m or not norm_D: raise OptionError(f'norm_D cannot be {norm_D!r}', do='Write spectral, instance, batch, syncbatch, two in one word such as spectralinstance, or none')
-    conv = nn.Conv2d(in_ch, out_ch, 4, stride, 2, bias=not m[2])
-    return nn.Sequential(spectral_norm(conv) if m[1] else conv, *([plain_norm(m[2], out_ch)] if m[2] else []))
+    spectral, norm = _parse_norm_D(norm_D)
+    conv = nn.Conv2d(in_ch, out_ch, 4, stride, 2, bias=not norm)
+    layers = [spectral_norm(conv) if spectral else conv]
+    if norm: layers.append(parameter_free_norm(norm, out_ch))
+    return nn.Sequential(*layers)
 
 # %% ../../nbs/models/36_critics.ipynb #c2f4b30c
 class PatchGAN(nn.Module):
@@ -39,20 +48,25 @@ class PatchGAN(nn.Module):
         super().__init__()
         at_least(1, in_ch=in_ch, ndf=ndf, n_layers_D=n_layers_D)
         widths = [ndf*min(2**i, 8) for i in range(n_layers_D)]
-        layer = lambda i: normed_conv(widths[i-1], widths[i], 1 if i==n_layers_D-1 else 2, norm_D)
-        self.layers = nn.ModuleList([normed_conv(in_ch, ndf, 2, 'none'), *map(layer, range(1, n_layers_D)), normed_conv(widths[-1], 1, 1, 'none')])
+        strides = [2]*(n_layers_D - 2) + [1] # of the layers between the first and the score
+        layers = [normed_conv(in_ch, ndf, 2, 'none')]
+        layers += [normed_conv(a, b, s, norm_D) for a,b,s in zip(widths, widths[1:], strides)]
+        self.layers = nn.ModuleList([*layers, normed_conv(widths[-1], 1, 1, 'none')])
 
     def forward(self,
         x:Tensor, # `(b in_ch h w)`
-    ) -> list[Tensor]: # features of every layer: `(b ndf h/2 w/2)` ... `(b 8*ndf h/8 w/8)`; last the scores `(b 1 h/8 w/8)`
-        "What each layer sees, and the scores"
-        seen = []
-        for layer in self.layers[:-1]: seen.append(x := F.leaky_relu(layer(x), .2)) # (b ndf h/2 w/2) ... (b 8*ndf h/8 w/8)
-        return [*seen, self.layers[-1](x)] # (b 1 h/8 w/8)
+    ) -> list[Tensor]: # features of every layer, then the scores
+        "Features of every layer, and the scores"
+        features = []
+        for layer in self.layers[:-1]:
+            x = F.leaky_relu(layer(x), .2) # (b ndf h/2 w/2) ... (b 8*ndf h/8 w/8)
+            features.append(x)
+        return [*features, self.layers[-1](x)] # (b 1 h/8 w/8)
 
 # %% ../../nbs/models/36_critics.ipynb #ad87fc6e
 class MultiscaleCritic(nn.Module):
     "PatchGANs at full size, half, and so on (Wang et al. 2018)"
+    blocks = (PatchGAN,) # classes of the parts that `torch.compile` compiles one by one
     def __init__(self,
         in_ch:int, # channels of the input
         num_D:int=2, # scales
@@ -65,23 +79,23 @@ class MultiscaleCritic(nn.Module):
         super().__init__()
         at_least(1, num_D=num_D)
         self.scales = nn.ModuleList(PatchGAN(in_ch, ndf, n_layers_D, norm_D) for _ in range(num_D))
-        settle_spectral(init_weights(self, init_type, init_variance))
+        warm_up_spectral_norm(init_weights(self, init_type, init_variance))
 
     def forward(self,
         x:Tensor, # `(b in_ch h w)`
     ) -> list[list[Tensor]]: # what each scale's `PatchGAN` gives, full size first
         "Features and scores at each scale"
-        seen = []
-        for i,critic in enumerate(self.scales):
-            if i>0: x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) # (b in_ch h/2 w/2)
-            seen.append(critic(x))
-        return seen
+        outs = [self.scales[0](x)]
+        for critic in self.scales[1:]:
+            x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) # (b in_ch h/2 w/2)
+            outs.append(critic(x))
+        return outs
 
 # %% ../../nbs/models/36_critics.ipynb #fe5d423f
 def multiscale_input(
     clip:dict, # a batch of clips, `(b n c h w)` each
     frames:Tensor, # drawn or true frames, `(b n 3 h w)`
-    names, # inputs: names from `person_names` and `cloth_names`
+    names, # inputs of person and garment, from `INPUTS`
     k:int=1, # how many of the last frames
 ) -> Tensor: # `(b*k 3+c h w)`, frames of a clip one after another
     "Frames joined with their label maps"
@@ -97,12 +111,13 @@ def temporal_input(
 ) -> Tensor: # `(b n*(3+c) h w)`
     "All frames of a clip joined with their label maps, zeros where frames are not drawn"
     x = torch.cat([frames, join_inputs(clip, warped_names([encoder_input]))], 2) # (b n 3+c h w)
-    outside = 0 if n_frames_now is None else x.shape[1]-n_frames_now
+    outside = 0 if n_frames_now is None else x.shape[1] - n_frames_now
     return F.pad(x[:,outside:], (0,0, 0,0, 0,0, outside,0)).flatten(1,2) # (b n*(3+c) h w)
 
+# %% ../../nbs/models/36_critics.ipynb #06e541a1
 class TemporalCritic(MultiscaleCritic):
     "A PatchGAN on all frames of a clip"
     def __init__(self,
         in_ch:int, # channels of the input
-        **kw, # `ndf`, `n_layers_D`, `norm_D`, `init_type` and `init_variance` of `MultiscaleCritic`
-    ): super().__init__(in_ch, num_D=1, **kw)
+        **kwargs, # `ndf`, `n_layers_D`, `norm_D`, `init_type` and `init_variance` of `MultiscaleCritic`
+    ): super().__init__(in_ch, num_D=1, **kwargs)

@@ -4,28 +4,33 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'INITS', 'Sine', 'activation', 'InstanceNorm', 'SyncNorm', 'SelfAttention', 'AttentionProbe',
-           'attention_maps', 'input_names', 'warped_names', 'join_inputs', 'config_of', 'check_size', 'init_weights']
+           'attention_maps', 'input_names', 'input_channels', 'warped_names', 'join_inputs', 'config_of', 'check_size',
+           'init_weights']
 
 # %% ../../nbs/models/30_layers.ipynb #25a9ee14
 import torch, torch.distributed as dist, torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils.parametrize import is_parametrized
 from ..core.errors import DataError, OptionError, at_least
-from ..data.labels import CHANNELS, cloth_names
+from ..data.labels import INPUTS
 
 # %% ../../nbs/models/30_layers.ipynb #a0702943
 class Sine(nn.Module):
     "`sin(x)`, for normalised `x` (Sitzmann et al. 2020)"
     def forward(self, x): return x.sin()
 
+# %% ../../nbs/models/30_layers.ipynb #fd1960fd
 ACTIVATIONS = dict(relu=nn.ReLU, gelu=nn.GELU, swish=nn.SiLU, sine=Sine)
 
+# %% ../../nbs/models/30_layers.ipynb #82ffb7a6
 def activation(
     name:str, # relu, gelu, swish or sine
     inplace:bool=False, # may it write over its input, where it can (relu)?
 ) -> nn.Module: # a new layer
     "The activation of that name"
-    if name not in ACTIVATIONS: raise OptionError(f'no activation is called {name!r}', do=f'Choose one of {", ".join(ACTIVATIONS)}')
+    if name not in ACTIVATIONS:
+        raise OptionError(f'no activation is called {name!r}', do=f'Choose one of {", ".join(ACTIVATIONS)}')
     return nn.ReLU(inplace) if name == 'relu' else ACTIVATIONS[name]()
 
 # %% ../../nbs/models/30_layers.ipynb #93a2010d
@@ -48,25 +53,32 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g): return _Sum.apply(g)
 
+# %% ../../nbs/models/30_layers.ipynb #3e2382af
+def _total(x): # (b c h w) -> (c 1 1): sums over all processes, places and samples, in float32 or better
+    exact = torch.promote_types(x.dtype, torch.float32)
+    return _Sum.apply(x.sum((0,2,3), dtype=exact))[:,None,None]
+
+# %% ../../nbs/models/30_layers.ipynb #88535ac8
 class SyncNorm(nn.SyncBatchNorm):
     "Batch norm over the batches of all processes, on GPUs and CPUs"
     def forward(self,
         x:Tensor, # features, `(b c h w)`
     ) -> Tensor: # shape and type of `x`
         "Normalise with mean and variance of every process's batch; in eval mode with the running ones"
-        if x.is_cuda or not (self.training and dist.is_available() and dist.is_initialized()): return super().forward(x)
-        total = lambda x: _Sum.apply(x.sum((0,2,3), dtype=torch.promote_types(x.dtype, torch.float32)))[:,None,None] # (c 1 1)
-        n = total(torch.ones_like(x[:,:1]))
-        mean = total(x)/n
-        var = total((x - mean).square())/n
-        if self.track_running_stats: self._follow(mean.detach().flatten(), (var*n/(n-1)).detach().flatten())
+        several = self.training and dist.is_available() and dist.is_initialized()
+        if x.is_cuda or not several: return super().forward(x)
+        n = _total(torch.ones_like(x[:,:1])) # (1 1 1)
+        mean = _total(x)/n # (c 1 1)
+        var = _total((x - mean).square())/n # (c 1 1)
+        if self.track_running_stats: self._update_running(mean, var*n/(n-1))
         y = (x - mean)*(var + self.eps).rsqrt() # (b c h w)
         if self.affine: y = y*self.weight[:,None,None] + self.bias[:,None,None]
         return y.to(x.dtype)
 
-    def _follow(self, mean, var):
+    def _update_running(self, mean, var): # (c 1 1) each
         self.num_batches_tracked += 1
-        for running,new in ((self.running_mean, mean), (self.running_var, var)): running.lerp_(new, self.momentum)
+        self.running_mean.lerp_(mean.detach().flatten(), self.momentum)
+        self.running_var.lerp_(var.detach().flatten(), self.momentum)
 
 # %% ../../nbs/models/30_layers.ipynb #0478bd5f
 class SelfAttention(nn.Module):
@@ -75,63 +87,84 @@ class SelfAttention(nn.Module):
         ch:int, # channels of the features
     ):
         super().__init__()
-        self.query,self.key = (nn.Conv2d(ch, max(ch//8, 1), 1) for _ in range(2))
+        self.query, self.key = (nn.Conv2d(ch, max(ch//8, 1), 1) for _ in range(2))
         self.value = nn.Conv2d(ch, ch, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
-    def forward(self,
-        x:Tensor, # features, `(b c h w)`
-    ) -> Tensor: # features, shape of `x`
-        "Add to each place what it finds by looking at all others"
-        rows = lambda conv: F.pad(conv(x).flatten(2).mT[:,None], (0, x.shape[1]-conv.out_channels)).contiguous() # (b 1 h*w c)
-        q,k,v = map(rows, (self.query, self.key, self.value)) # (b 1 h*w c) each
-        out = F.scaled_dot_product_attention(q, k, v, scale=1.) # (b 1 h*w c)
-        return x + self.gamma*out[:,0].transpose(1,2).reshape(x.shape) # (b c h w)
+# %% ../../nbs/models/30_layers.ipynb #acc64c0a
+def _rows(x): # (b k h w) -> (b 1 h*w k): a row for each place
+    return x.flatten(2).mT[:,None]
 
-    def attention_map(self,
-        x:Tensor, # features, `(b c h w)`
-        query, # a place `(y, x)`, or a list of places
-    ) -> Tensor: # weights that sum to 1: `(b h w)`, for a list `(b places h w)`
-        "Where the places of `query` look"
-        ys,xs = torch.as_tensor(query).reshape(-1, 2).unbind(1)
-        scores = torch.einsum('bcp,bchw->bphw', self.query(x)[...,ys,xs], self.key(x)) # (b p h w)
-        maps = scores.flatten(2).softmax(-1).view_as(scores)
-        return maps if torch.as_tensor(query).ndim==2 else maps[:,0]
+# %% ../../nbs/models/30_layers.ipynb #f36ae046
+@patch
+def forward(self:SelfAttention,
+    x:Tensor, # features, `(b c h w)`
+) -> Tensor: # features, shape of `x`
+    "Add to each place what it finds by looking at all others"
+    widen = lambda rows: F.pad(rows, (0, x.shape[1] - rows.shape[-1])).contiguous()
+    q, k, v = (widen(_rows(conv(x))) for conv in (self.query, self.key, self.value)) # (b 1 h*w c) each
+    out = F.scaled_dot_product_attention(q, k, v, scale=1.) # (b 1 h*w c)
+    return x + self.gamma*out[:,0].transpose(1,2).reshape(x.shape) # (b c h w)
+
+# %% ../../nbs/models/30_layers.ipynb #ebb765e3
+@patch
+def attention_map(self:SelfAttention,
+    x:Tensor, # features, `(b c h w)`
+    query, # a place `(y, x)`, or a list of places
+) -> Tensor: # weights that sum to 1: `(b h w)`, for a list `(b places h w)`
+    "Where the places of `query` look"
+    places = torch.as_tensor(query)
+    ys, xs = places.reshape(-1, 2).unbind(1)
+    scores = torch.einsum('bcp,bchw->bphw', self.query(x)[...,ys,xs], self.key(x)) # (b p h w)
+    maps = scores.flatten(2).softmax(-1).view_as(scores)
+    return maps if places.ndim == 2 else maps[:,0]
 
 # %% ../../nbs/models/30_layers.ipynb #f4738f18
+def _attention_layers(model, names): # name -> layer, for those asked for, or all
+    known = {n: m for n,m in model.named_modules() if isinstance(m, SelfAttention)}
+    if not known:
+        raise OptionError(f'this {type(model).__name__} has no self-attention',
+                          do='Use one with self_attn, attention_middle_indices or attention_decoder_indices')
+    for n in names or ():
+        if n in known: continue
+        raise OptionError(f'no attention layer is called {n!r}', do=f'Choose from {", ".join(known)}')
+    return {n: known[n] for n in names or known}
+
+# %% ../../nbs/models/30_layers.ipynb #862fc065
 class AttentionProbe:
     "Keeps what self-attention layers are given in a `with` block, to tell where any pixel looks"
     def __init__(self,
         model:nn.Module, # a network with `SelfAttention` layers
         layers:list[str]|None=None, # names of those to listen to; all when not given
     ):
-        known = {n: m for n,m in model.named_modules() if isinstance(m, SelfAttention)}
-        if not known: raise OptionError(f'this {type(model).__name__} has no self-attention', do='Use one with self_attn, attention_middle_indices or attention_decoder_indices')
-        for n in layers or ():
-            if n not in known: raise OptionError(f'no attention layer is called {n!r}', do=f'Choose from {", ".join(known)}')
-        self.layers,self.features = {n: known[n] for n in layers or known},{}
+        self.layers, self.features = _attention_layers(model, layers), {}
 
     def __enter__(self):
-        def keep(name):
-            def hook(layer, args): self.features[name] = args[0][:1].detach() # (1 c h w)
-            return hook
-        self.handles = [m.register_forward_pre_hook(keep(n)) for n,m in self.layers.items()]
+        self.handles = [m.register_forward_pre_hook(self._keep(n)) for n,m in self.layers.items()]
         return self
+
+    def _keep(self, name): # a hook that keeps the features of the first sample, (1 c h w)
+        def hook(layer, args): self.features[name] = args[0][:1].detach()
+        return hook
 
     def __exit__(self, *_):
         for h in self.handles: h.remove()
 
-    @torch.no_grad()
-    def maps(self,
-        y:int, # row of the pixel that asks
-        x:int, # column of the pixel that asks
-        size, # `(H, W)` of the frame
-    ) -> dict[str,Tensor]: # layer name -> weights `(h w)` at that layer's size, sum 1; in the order the layers ran
-        "Where the pixel `(y, x)` of the first sample's newest frame looks"
-        H,W = size
-        if not (0<=y<H and 0<=x<W): raise OptionError(f'the pixel ({y}, {x}) is outside the frame', do=f'Choose a row from 0 to {H-1} and a column from 0 to {W-1}')
-        place = lambda f: (y*f.shape[2]//H, x*f.shape[3]//W)
-        return {n: self.layers[n].attention_map(f, place(f))[0] for n,f in self.features.items()}
+# %% ../../nbs/models/30_layers.ipynb #0e60d923
+@patch
+@torch.no_grad()
+def maps(self:AttentionProbe,
+    y:int, # row of the pixel that asks
+    x:int, # column of the pixel that asks
+    size, # `(H, W)` of the frame
+) -> dict[str,Tensor]: # layer name -> weights `(h w)` at that layer's size, sum 1; in the order the layers ran
+    "Where the pixel `(y, x)` of the first sample's newest frame looks"
+    H, W = size
+    if not (0 <= y < H and 0 <= x < W):
+        raise OptionError(f'the pixel ({y}, {x}) is outside the frame',
+                          do=f'Choose a row from 0 to {H-1} and a column from 0 to {W-1}')
+    place = lambda f: (y*f.shape[2]//H, x*f.shape[3]//W)
+    return {n: self.layers[n].attention_map(f, place(f))[0] for n,f in self.features.items()}
 
 # %% ../../nbs/models/30_layers.ipynb #a874ec8c
 def attention_maps(
@@ -150,28 +183,35 @@ def attention_maps(
 
 # %% ../../nbs/models/30_layers.ipynb #ee972c71
 def input_names(
-    person_inputs, # names from `person_names`
-    cloth_inputs, # names from `cloth_names`
+    person_inputs, # names of `INPUTS` of the person
+    cloth_inputs, # names of `INPUTS` of the garment
 ) -> list[str]: # both, joined
     "The names of a network's inputs, or `OptionError` for an unknown one"
-    names = [*person_inputs, *cloth_inputs]
-    for n in names:
-        if n not in CHANNELS: raise OptionError(f'no input is called {n!r}', do=f'Choose from {", ".join(CHANNELS)}')
-    return names
+    return [INPUTS[n].name for n in (*person_inputs, *cloth_inputs)]
 
+# %% ../../nbs/models/30_layers.ipynb #72dc9c79
+def input_channels(
+    names, # names of inputs
+) -> int: # channels of all of them, joined
+    "Channels of some inputs"
+    return sum(INPUTS[n].channels for n in names)
+
+# %% ../../nbs/models/30_layers.ipynb #4047edc5
 def warped_names(
     names, # names of inputs
-) -> list[str]: # clip keys: `cloth` and `cloth_mask` became `warped_cloth` and `warped_cloth_mask`
+) -> list[str]: # clip keys: `warped_NAME` for inputs that are warped with the garment
     "Where a try-on network finds its inputs in a clip"
-    return [f'warped_{n}' if n in cloth_names else n for n in names]
+    return [f'warped_{n}' if INPUTS[n].outside else n for n in names]
 
+# %% ../../nbs/models/30_layers.ipynb #849d1eaf
 def join_inputs(
     clip:dict, # tensors `(b n c h w)`
     names, # clip keys
 ) -> Tensor: # `(b n c h w)`
     "Some inputs of a clip, joined on channels"
     if missing := [n for n in names if n not in clip]:
-        raise DataError('the network needs an input that the clip lacks', ', '.join(missing), 'Add it to the data, or train a network without it')
+        raise DataError('the network needs an input that the clip lacks', ', '.join(missing),
+                        'Add it to the data, or train a network without it')
     return torch.cat([clip[n] for n in names], 2)
 
 # %% ../../nbs/models/30_layers.ipynb #4c89cea7
@@ -179,7 +219,8 @@ def config_of(
     arguments:dict, # `locals()`, first thing in a constructor
 ) -> dict: # keyword arguments that build the same network
     "What a constructor was called with, in types that JSON knows"
-    return {k: list(v) if isinstance(v, tuple) else v for k,v in arguments.items() if k not in ('self','__class__')}
+    given = {k: v for k,v in arguments.items() if k not in ('self','__class__')}
+    return {k: list(v) if isinstance(v, tuple) else v for k,v in given.items()}
 
 # %% ../../nbs/models/30_layers.ipynb #57880011
 def check_size(
@@ -188,8 +229,9 @@ def check_size(
     multiple:int, # what both must be a multiple of
 ):
     "`OptionError` for a size that the network cannot halve often enough"
-    if h%multiple or w%multiple or h*w==0:
-        raise OptionError(f'frames of {h}x{w} do not fit this network', do=f'Choose a fine_height and fine_width that are multiples of {multiple}')
+    if h%multiple or w%multiple or h*w == 0:
+        raise OptionError(f'frames of {h}x{w} do not fit this network',
+                          do=f'Choose a fine_height and fine_width that are multiples of {multiple}')
 
 # %% ../../nbs/models/30_layers.ipynb #7f8f5770
 INITS = dict(
@@ -199,20 +241,25 @@ INITS = dict(
     kaiming=lambda w,v: nn.init.kaiming_normal_(w), # He et al. 2015
     orthogonal=lambda w,v: nn.init.orthogonal_(w, gain=v)) # Saxe et al. 2014
 
+# %% ../../nbs/models/30_layers.ipynb #3327ff4a
+def _init_layer(m, draw, init_variance): # first weights of one module, if it has any
+    if isinstance(m, (nn.Conv2d, nn.Linear)):
+        below = is_parametrized(m, 'weight') # a spectral norm
+        draw(m.parametrizations.weight.original if below else m.weight, init_variance)
+    elif isinstance(m, nn.modules.batchnorm._BatchNorm) and m.affine: nn.init.normal_(m.weight, 1, init_variance)
+    else: return
+    if m.bias is not None: nn.init.zeros_(m.bias)
+
+# %% ../../nbs/models/30_layers.ipynb #72eb4578
 def init_weights(
     model:nn.Module, # changed in place
     init_type:str='xavier', # normal, xavier, xavier_uniform, kaiming, orthogonal or none
     init_variance:float=0.02, # standard deviation, or gain
 ) -> nn.Module: # `model`
     "Draw the first weights of convolutions, linear layers and batch norms"
-    if init_type=='none': return model
+    if init_type == 'none': return model
     at_least(0, init_variance=init_variance)
-    if init_type not in INITS: raise OptionError(f'no init_type is called {init_type!r}', do=f'Choose one of {", ".join(INITS)}, none')
-    for m in model.modules():
-        if isinstance(m, (nn.Conv2d, nn.Linear)):
-            weight = m.parametrizations.weight.original if is_parametrized(m, 'weight') else m.weight # below a spectral norm
-            INITS[init_type](weight, init_variance)
-        elif isinstance(m, nn.modules.batchnorm._BatchNorm) and m.affine: nn.init.normal_(m.weight, 1, init_variance)
-        else: continue
-        if m.bias is not None: nn.init.zeros_(m.bias)
+    if init_type not in INITS:
+        raise OptionError(f'no init_type is called {init_type!r}', do=f'Choose one of {", ".join(INITS)}, none')
+    for m in model.modules(): _init_layer(m, INITS[init_type], init_variance)
     return model

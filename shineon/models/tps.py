@@ -11,15 +11,30 @@ from torch import nn, Tensor
 from ..core.ops import identity_grid
 
 # %% ../../nbs/models/31_tps.ipynb #649f3c42
-def _bend(
+def _radial_basis(
     p:Tensor, # points, `(n 2)`
     c:Tensor, # control points, `(m 2)`
 ) -> Tensor: # `(n m)`
     "U(r) = r^2 log r^2 of all distances (Bookstein 1989)"
-    r2 = (p[:,None]-c).square().sum(-1)
-    return torch.where(r2==0, 0., r2*r2.clamp(min=1e-30).log())
+    r2 = (p[:,None] - c).square().sum(-1) # (n m)
+    return torch.where(r2 == 0, 0., r2*r2.clamp(min=1e-30).log())
 
 # %% ../../nbs/models/31_tps.ipynb #4c339745
+def _affine(p): # points (n 2) -> (n 3): 1, x, y
+    return torch.cat([torch.ones_like(p[:,:1]), p], 1)
+
+# %% ../../nbs/models/31_tps.ipynb #2cf3a6f2
+def _tps_basis(
+    p:Tensor, # points, `(n 2)`, float64
+    c:Tensor, # control points, `(N 2)`, float64
+) -> Tensor: # `(n N)`
+    "What a unit displacement of each control point adds at each point"
+    top = torch.cat([_radial_basis(c, c), _affine(c)], 1) # (N N+3)
+    bottom = torch.cat([_affine(c).T, c.new_zeros(3,3)], 1) # (3 N+3)
+    inverse = torch.cat([top, bottom]).inverse() # (N+3 N+3)
+    return torch.cat([_radial_basis(p, c), _affine(p)], 1) @ inverse[:,:len(c)]
+
+# %% ../../nbs/models/31_tps.ipynb #d51c1d6a
 class TPS(nn.Module):
     "Offsets of regular control points to a dense sampling grid (Bookstein 1989)"
     def __init__(self,
@@ -29,26 +44,26 @@ class TPS(nn.Module):
     ):
         super().__init__()
         base = identity_grid(fine_height, fine_width, dtype=torch.float64) # (h w 2)
-        c,p = identity_grid(grid_size, grid_size, dtype=torch.float64).view(-1,2), base.view(-1,2) # (N 2), (h*w 2)
-        affine = lambda o: torch.cat([torch.ones_like(o[:,:1]), o], 1) # 1, x, y
-        system = torch.cat([torch.cat([_bend(c,c), affine(c)], 1), torch.cat([affine(c).T, c.new_zeros(3,3)], 1)]) # (N+3 N+3)
-        basis = torch.cat([_bend(p,c), affine(p)], 1) @ system.inverse()[:,:len(c)] # (h*w N)
+        control = identity_grid(grid_size, grid_size, dtype=torch.float64) # (grid_size grid_size 2)
+        basis = _tps_basis(base.view(-1,2), control.view(-1,2)) # (h*w N)
         self.register_buffer('base', base.float(), persistent=False)
         self.register_buffer('basis', basis.T.float().contiguous(), persistent=False) # (N h*w)
 
     def forward(self,
-        offsets:Tensor, # `(b 2*N)`: x's of the N control points row by row, then their y's; the frame is 2 wide and high
+        offsets:Tensor, # `(b 2*N)`: x's of the N control points row by row, then their y's; a frame is 2 wide and high
     ) -> Tensor: # `(b h w 2)`, x then y, in [-1, 1] where it stays inside the product photo
         "The sampling grid that moves each control point by its offset"
+        h, w = self.base.shape[:2]
         with torch.autocast(offsets.device.type, enabled=False):
-            moved = offsets.to(self.basis.dtype).reshape(-1, len(self.basis)) @ self.basis # (2*b h*w): all samples in one matrix product
-            return self.base + moved.view(-1, 2, *self.base.shape[:2]).permute(0,2,3,1) # (b h w 2)
+            rows = offsets.to(self.basis.dtype).reshape(-1, len(self.basis)) # (2*b N)
+            moved = rows @ self.basis # (2*b h*w): all samples in one matrix product
+            return self.base + moved.view(-1, 2, h, w).permute(0,2,3,1) # (b h w 2)
 
 # %% ../../nbs/models/31_tps.ipynb #b27df190
 def grid_consistency(
     grid:Tensor, # sampling grids, `(... h w 2)`
 ) -> Tensor: # a number; 0 for affine maps
     "How much neighbouring intervals of a grid differ, in pixels (after Minar et al. 2020)"
-    h,w = grid.shape[-3:-1]
-    pixels = torch.stack([grid[...,0]*((w-1)/2), grid[...,1]*((h-1)/2)], -1)
+    h, w = grid.shape[-3:-1]
+    pixels = torch.stack([grid[...,0]*((w-1)/2), grid[...,1]*((h-1)/2)], -1) # (... h w 2)
     return sum(pixels.diff(n=2, dim=d).abs().mean() for d in (-2,-3))/2

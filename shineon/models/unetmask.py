@@ -7,16 +7,32 @@ __all__ = ['UNet', 'UNetMask']
 
 # %% ../../nbs/models/33_unetmask.ipynb #99355e32
 from math import log
-import torch, torch.nn.functional as F
+import torch
+from fastcore.basics import patch
 from torch import nn, Tensor
 from ..core.errors import OptionError, at_least
-from ..data.labels import n_channels
-from ..kernels.winograd import Conv2d
-from .layers import InstanceNorm, SelfAttention, activation, check_size, config_of, init_weights, input_names, join_inputs, warped_names
 from ..core.ops import resample
+from .layers import (InstanceNorm, SelfAttention, activation, check_size, config_of, init_weights,
+                                   input_channels, input_names, join_inputs, warped_names)
 from .networks import NETWORKS, Network
 
 # %% ../../nbs/models/33_unetmask.ipynb #a8633ea1
+def _down(i, a, b, attention, act): # level `i` on the way down: a channels to b at half the size
+    layers = [activation(act)] if i > 0 else []
+    layers.append(nn.Conv2d(a, b, 4, 2, 1))
+    if 0 < i < 5: layers.append(InstanceNorm(b))
+    if attention: layers.append(SelfAttention(b))
+    return nn.Sequential(*layers)
+
+# %% ../../nbs/models/33_unetmask.ipynb #f889dede
+def _up(i, a, b, attention, act): # level `i` on the way up: a channels to b at twice the size
+    twice = nn.Upsample(scale_factor=2, mode='bilinear')
+    layers = [activation(act), twice, nn.Conv2d(a, b, 3, 1, 1)]
+    if i > 0: layers.append(InstanceNorm(b))
+    if attention: layers.append(SelfAttention(b))
+    return nn.Sequential(*layers)
+
+# %% ../../nbs/models/33_unetmask.ipynb #ae6ce88a
 class UNet(nn.Module):
     "A U-Net of six levels with instance norm (Ronneberger et al. 2015, as Isola et al. 2017 have it)"
     def __init__(self,
@@ -27,26 +43,21 @@ class UNet(nn.Module):
         act:str='relu', # an `activation`
     ):
         super().__init__()
-        widths = [ngf*2**min(i,3) for i in range(6)]
-        self.downs,self.ups = nn.ModuleList(),nn.ModuleList()
-        for i,(a,b) in enumerate(zip([in_ch, *widths], widths)): # outermost first
-            layers = [nn.Conv2d(a, b, 4, 2, 1)]
-            if i>0: layers.insert(0, activation(act))
-            if 0<i<5: layers.append(InstanceNorm(b))
-            if i>=6-num_attn: layers.append(SelfAttention(b))
-            self.downs.append(nn.Sequential(*layers))
-        for i,(a,b) in enumerate(zip(widths, [out_ch, *widths])): # outermost first
-            layers = [activation(act), nn.Upsample(scale_factor=2, mode='bilinear'), Conv2d(a if i==5 else 2*a, b, 3, 1, 1)]
-            if i>0: layers.append(InstanceNorm(b))
-            if i>=6-num_attn: layers.append(SelfAttention(b))
-            self.ups.append(nn.Sequential(*layers))
+        widths = [ngf*2**min(i,3) for i in range(6)] # outermost first
+        attentive = [i >= 6 - num_attn for i in range(6)]
+        joined = [2*a for a in widths[:5]] + widths[5:] # what goes up: with the features from the way down
+        down, up = zip([in_ch, *widths], widths, attentive), zip(joined, [out_ch, *widths], attentive)
+        self.downs = nn.ModuleList(_down(i, *sizes, act) for i,sizes in enumerate(down))
+        self.ups = nn.ModuleList(_up(i, *sizes, act) for i,sizes in enumerate(up))
 
     def forward(self,
         x:Tensor, # `(b in_ch h w)`
     ) -> Tensor: # `(b out_ch h w)`
         "Down with every feature map kept, up with each one joined"
         skips = []
-        for down in self.downs: skips.append(x := down(x)) # (b ngf h/2 w/2) ... (b 8*ngf h/64 w/64)
+        for down in self.downs:
+            x = down(x) # (b ngf h/2 w/2) ... (b 8*ngf h/64 w/64)
+            skips.append(x)
         x = self.ups[5](skips.pop()) # (b 8*ngf h/32 w/32)
         for up in self.ups[4::-1]: x = up(torch.cat([skips.pop(), x], 1)) # (b 8*ngf h/16 w/16) ... (b out_ch h w)
         return x
@@ -69,62 +80,88 @@ class UNetMask(nn.Module):
         config = config_of(locals())
         super().__init__()
         at_least(1, ngf=ngf, n_frames_total=n_frames_total)
-        if flow_warp and n_frames_total<2: raise OptionError('flow_warp needs n_frames_total > 1')
-        if self_attn and not 1<=num_attn<=5: raise OptionError(f'num_attn is {num_attn}', do='Choose 1 to 5')
-        self.config,self.n_frames,self.flow_warp = config,n_frames_total,flow_warp
+        if flow_warp and n_frames_total < 2: raise OptionError('flow_warp needs n_frames_total > 1')
+        if self_attn and not 1 <= num_attn <= 5: raise OptionError(f'num_attn is {num_attn}', do='Choose 1 to 5')
+        self.config, self.n_frames, self.flow_warp = config, n_frames_total, flow_warp
         names = input_names(person_inputs, cloth_inputs)
         self.names = warped_names(names)
-        self.net = UNet(n_frames_total*n_channels(names), n_frames_total*(5 if flow_warp else 4),
-                        int(ngf*(log(n_frames_total)+1)), num_attn if self_attn else 0, activation)
+        in_ch, out_ch = n_frames_total*input_channels(names), n_frames_total*(5 if flow_warp else 4)
+        width = int(ngf*(log(n_frames_total)+1))
+        self.net = UNet(in_ch, out_ch, width, num_attn if self_attn else 0, activation)
         init_weights(self, init_type, init_variance)
 
-    def draw(self,
-        x:Tensor, # inputs, `(b n c h w)`
-    ) -> dict: # `rendered` `(b n 3 h w)`, `mask` `(b n 1 h w)`, with `flow_warp` also `flow_mask` `(b n 1 h w)`
-        "Run the network on joined frames"
-        check_size(*x.shape[-2:], 64)
-        if x.shape[1]!=self.n_frames:
-            raise OptionError(f'clips of {x.shape[1]} frames were given to a network for {self.n_frames}', do='Give n_frames_total the same value for both')
-        y = self.net(x.flatten(1,2)).unflatten(1, (self.n_frames,-1)) # (b n 4|5 h w)
-        out = dict(rendered=y[:,:,:3].tanh(), mask=y[:,:,3:4].sigmoid())
-        return out | dict(flow_mask=y[:,:,4:].sigmoid()) if self.flow_warp else out
+# %% ../../nbs/models/33_unetmask.ipynb #359cf218
+@patch
+def draw(self:UNetMask,
+    x:Tensor, # inputs, `(b n c h w)`
+) -> dict: # `rendered` `(b n 3 h w)`, `mask` `(b n 1 h w)`, with `flow_warp` also `flow_mask` `(b n 1 h w)`
+    "Run the network on joined frames"
+    check_size(*x.shape[-2:], 64)
+    if x.shape[1] != self.n_frames:
+        raise OptionError(f'clips of {x.shape[1]} frames were given to a network for {self.n_frames}',
+                          do='Give n_frames_total the same value for both')
+    y = self.net(x.flatten(1,2)).unflatten(1, (self.n_frames,-1)) # (b n 4|5 h w)
+    out = dict(rendered=y[:,:,:3].tanh(), mask=y[:,:,3:4].sigmoid())
+    return out | dict(flow_mask=y[:,:,4:].sigmoid()) if self.flow_warp else out
 
-    def compose(self,
-        out:dict, # what `draw` made
-        clip:dict, # the same frames of the clip
-        previous:Tensor|None=None, # result of the frame before, `(b 3 h w)`
-    ) -> dict: # `out` and `result` `(b n 3 h w)`
-        "Blend with the previous result where there is one, then with the warped garment"
-        rendered,mask,cloth = out['rendered'],out['mask'],clip['warped_cloth'] # (b n c h w)
-        if not self.flow_warp: return dict(result=(1-mask)*rendered + mask*cloth) | out
-        results,valid = [],1.
-        for i in range(rendered.shape[1]):
-            r = rendered[:,i] # (b 3 h w)
-            if previous is not None:
-                stay = (1-out['flow_mask'][:,i])*valid # (b 1 h w)
-                r = stay*resample(previous, clip['flow'][:,i]) + (1-stay)*r
-            results.append(previous := (1-mask[:,i])*r + mask[:,i]*cloth[:,i])
-            valid = clip['valid'][:,i] # (b 1 1 1)
-        return dict(result=torch.stack(results, 1)) | out
+# %% ../../nbs/models/33_unetmask.ipynb #57d94b00
+@patch
+def _blend_with_previous(self:UNetMask, out, clip, previous, valid): # results of frames one after another, (b n 3 h w)
+    rendered, mask, cloth = out['rendered'], out['mask'], clip['warped_cloth'] # (b n c h w)
+    results = []
+    for i in range(rendered.shape[1]):
+        r = rendered[:,i] # (b 3 h w)
+        if previous is not None:
+            stay = (1 - out['flow_mask'][:,i])*valid # (b 1 h w)
+            r = stay*resample(previous, clip['flow'][:,i]) + (1 - stay)*r
+        previous = (1 - mask[:,i])*r + mask[:,i]*cloth[:,i]
+        valid = clip['valid'][:,i] # (b 1 1 1)
+        results.append(previous)
+    return torch.stack(results, 1)
 
-    def forward(self,
-        clip:dict, # a batch of clips of `n_frames_total` frames
-        previous:Tensor|None=None, # result of the frame before the clip's first, `(b 3 h w)`
-    ) -> dict: # `result`, `rendered`, `mask` and with `flow_warp` `flow_mask`: `(b n c h w)`
-        "Dress the persons of some clips"
-        return self.compose(self.draw(join_inputs(clip, self.names)), clip, previous)
+# %% ../../nbs/models/33_unetmask.ipynb #3754da33
+@patch
+def compose(self:UNetMask,
+    out:dict, # what `draw` made
+    clip:dict, # the same frames of the clip
+    previous:Tensor|None=None, # result of the frame before, `(b 3 h w)`
+    valid:Tensor|float=1., # `(b 1 1 1)`: 0 where there is no such frame
+) -> dict: # `out` and `result` `(b n 3 h w)`
+    "Blend with the previous result where there is one, then with the warped garment"
+    mask = out['mask'] # (b n 1 h w)
+    if self.flow_warp: result = self._blend_with_previous(out, clip, previous, valid) # (b n 3 h w)
+    else: result = (1 - mask)*out['rendered'] + mask*clip['warped_cloth'] # (b n 3 h w)
+    return dict(result=result) | out
 
-    def step(self,
-        frame:dict, # clips of one frame
-        past:dict|None=None, # what the step before returned; `None` where the video starts
-    ) -> tuple[dict,dict]: # as from `forward`, for this frame; the new past
-        "Dress the next frame of a video, with constant memory"
-        x = join_inputs(frame, self.names) # (b 1 c h w)
-        before = past['inputs'] if past else x.new_zeros(x.shape).repeat_interleave(self.n_frames-1, 1) # (b n-1 c h w)
-        x = torch.cat([before, x], 1) # (b n c h w)
-        out = self.draw(x)
-        out = self.compose({k:v[:,-1:] for k,v in out.items()}, frame, past['previous'] if past else None)
-        return out, dict(inputs=x[:,1:], previous=out['result'][:,-1])
+# %% ../../nbs/models/33_unetmask.ipynb #1523e263
+@patch
+def forward(self:UNetMask,
+    clip:dict, # a batch of clips of `n_frames_total` frames
+    previous:Tensor|None=None, # result of the frame before the clip's first, `(b 3 h w)`
+) -> dict: # `result`, `rendered`, `mask` and with `flow_warp` `flow_mask`: `(b n c h w)`
+    "Dress the persons of some clips"
+    return self.compose(self.draw(join_inputs(clip, self.names)), clip, previous)
+
+# %% ../../nbs/models/33_unetmask.ipynb #402b494b
+@patch
+def step(self:UNetMask,
+    frame:dict, # clips of one frame
+    past:dict|None=None, # what the step before returned; `None` where the video starts
+) -> tuple[dict,dict]: # as from `forward`, for this frame; the new past
+    "Dress the next frame of a video, with constant memory"
+    x = join_inputs(frame, self.names) # (b 1 c h w)
+    past = past or dict(inputs=x.new_zeros(x.shape).repeat_interleave(self.n_frames-1, 1)) # (b n-1 c h w)
+    x = torch.cat([past['inputs'], x], 1) # (b n c h w)
+    out = {k: v[:,-1:] for k,v in self.draw(x).items()} # (b 1 c h w) each
+    out = self.compose(out, frame, past.get('previous'), past.get('valid', 1.))
+    past = dict(inputs=x[:,1:])
+    if self.flow_warp: past |= dict(previous=out['result'][:,-1], valid=frame['valid'][:,-1])
+    return out, past
 
 # %% ../../nbs/models/33_unetmask.ipynb #a7d517e6
-NETWORKS.add(Network('unet', UNetMask, 'tryon', synonyms=('unet_mask','tom'), blocks=(UNet,)))
+def _frame_inputs(model): # what a frame needs of a clip
+    return [*model.names, 'warped_cloth', *(['flow','valid'] if model.flow_warp else [])]
+
+# %% ../../nbs/models/33_unetmask.ipynb #ab4794c3
+NETWORKS.add(Network('unet', UNetMask, 'tryon', synonyms=('unet_mask','tom'), blocks=(UNet,),
+                     frame_inputs=_frame_inputs))

@@ -6,14 +6,15 @@
 __all__ = ['correlation', 'warp', 'WarpModule']
 
 # %% ../../nbs/models/32_warp.ipynb #0d9d241a
-import torch, torch.nn.functional as F
+import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 from ..core.errors import OptionError, at_least
-from ..data.labels import n_channels
-from ..kernels.winograd import Conv2d
-from .layers import SyncNorm, check_size, config_of, init_weights, input_names, join_inputs
-from .tps import TPS
+from ..data.labels import INPUTS, inputs_of
+from .layers import (SyncNorm, check_size, config_of, init_weights, input_channels, input_names,
+                                   join_inputs)
 from .networks import NETWORKS, Network
+from .tps import TPS
 
 # %% ../../nbs/models/32_warp.ipynb #8a94ae2e
 def _extractor(
@@ -21,11 +22,11 @@ def _extractor(
     ngf:int, # channels after the first convolution
 ) -> nn.Sequential: # `(b ch h w)` to `(b 8*ngf h/16 w/16)`
     "Features of a person or a garment (Wang et al. 2018)"
-    widths,layers = [ch, ngf, 2*ngf, 4*ngf, 8*ngf],[]
+    widths, layers = [ch, ngf, 2*ngf, 4*ngf, 8*ngf], []
     for a,b in zip(widths, widths[1:]): layers += [nn.Conv2d(a, b, 4, 2, 1), nn.ReLU(), SyncNorm(b)]
-    return nn.Sequential(*layers,
-        Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU(), SyncNorm(8*ngf),
-        Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU())
+    layers += [nn.Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU(), SyncNorm(8*ngf)]
+    layers += [nn.Conv2d(8*ngf, 8*ngf, 3, 1, 1), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 # %% ../../nbs/models/32_warp.ipynb #e32b1b88
 def correlation(
@@ -33,8 +34,9 @@ def correlation(
     cloth:Tensor, # features of the product photo, `(b c h w)`
 ) -> Tensor: # cosines, `(b h*w h w)`: a channel for each place of the photo
     "Every place of the frame compared with every place of the product photo (Rocco et al. 2017)"
-    person,cloth = F.normalize(person, dim=1),F.normalize(cloth, dim=1) # (b c h w) each
-    return (cloth.flatten(2).mT @ person.flatten(2)).unflatten(2, person.shape[-2:]) # (b h*w h w)
+    person, cloth = F.normalize(person, dim=1), F.normalize(cloth, dim=1) # (b c h w) each
+    cosines = cloth.flatten(2).mT @ person.flatten(2) # (b h*w h*w)
+    return cosines.unflatten(2, person.shape[-2:]) # (b h*w h w)
 
 # %% ../../nbs/models/32_warp.ipynb #94a30977
 def warp(
@@ -47,8 +49,24 @@ def warp(
     return out.unflatten(0, x.shape[:-3])
 
 # %% ../../nbs/models/32_warp.ipynb #cf691632
+def _regression(
+    h:int, # rows of features
+    w:int, # columns of features
+    ngf:int, # channels of the last convolution
+    grid_size:int, # control points along each side
+) -> nn.Sequential: # `(b h*w h w)` to `(b 2*grid_size^2)`
+    "Offsets of control points from correlations"
+    layers, widths = [], [h*w, 8*ngf, 4*ngf, 2*ngf, ngf]
+    for i,(a,b) in enumerate(zip(widths, widths[1:])):
+        conv = nn.Conv2d(a, b, 4, 2, 1) if i < 2 else nn.Conv2d(a, b, 3, 1, 1)
+        layers += [conv, SyncNorm(b), nn.ReLU()]
+    linear = nn.Linear(ngf*(h//4)*(w//4), 2*grid_size**2)
+    return nn.Sequential(*layers, nn.Flatten(), linear)
+
+# %% ../../nbs/models/32_warp.ipynb #28f882f5
 class WarpModule(nn.Module):
     "Person and product photo to a warped garment: CP-VTON's Geometric Matching Module (Wang et al. 2018)"
+    n_frames, flow_warp = 1, False # it treats each frame for itself
     def __init__(self,
         person_inputs=('agnostic','cocopose'), # what the network sees of the person
         cloth_inputs=('cloth',), # what it sees of the product photo
@@ -66,38 +84,52 @@ class WarpModule(nn.Module):
         at_least(2, grid_size=grid_size)
         input_names(person_inputs, cloth_inputs)
         check_size(fine_height, fine_width, 16)
-        if min(fine_height, fine_width)<64: raise OptionError(f'frames of {fine_height}x{fine_width} are too small for the warp', do='Choose at least 64x64')
-        h,w = fine_height//16,fine_width//16
-        self.person,self.cloth = (_extractor(n_channels(names), ngf) for names in (person_inputs, cloth_inputs))
-        layers,widths = [],[h*w, 8*ngf, 4*ngf, 2*ngf, ngf]
-        for i,(a,b) in enumerate(zip(widths, widths[1:])):
-            layers += [nn.Conv2d(a, b, 4, 2, 1) if i<2 else nn.Conv2d(a, b, 3, 1, 1), SyncNorm(b), nn.ReLU()]
-        self.regression = nn.Sequential(*layers, nn.Flatten(), nn.Linear(ngf*(h//4)*(w//4), 2*grid_size**2))
+        if min(fine_height, fine_width) < 64:
+            raise OptionError(f'frames of {fine_height}x{fine_width} are too small for the warp',
+                              do='Choose at least 64x64')
+        self.person, self.cloth = (_extractor(input_channels(n), ngf) for n in (person_inputs, cloth_inputs))
+        self.regression = _regression(fine_height//16, fine_width//16, ngf, grid_size)
         self.tps = TPS(fine_height, fine_width, grid_size)
         init_weights(self, init_type, init_variance)
         init_weights(self.regression[-1], 'normal', 1e-3)
 
-    def offsets(self,
-        clip:dict, # a batch of clips
-    ) -> Tensor: # `(b n 2*grid_size^2)` in [-1, 1]: x's of the control points, then y's
-        "How far each control point moves"
-        person,cloth = join_inputs(clip, self.config['person_inputs']),join_inputs(clip, self.config['cloth_inputs']) # (b n c h w)
-        b,n,_,h,w = person.shape
-        if (h,w)!=self.tps.base.shape[:2]:
-            raise OptionError(f'frames of {h}x{w} were given to a warp for {"x".join(map(str, self.tps.base.shape[:2]))}', do='Load them with the fine_height and fine_width it was trained with')
-        p = self.person(person.flatten(0,1)) # (b*n 8*ngf h/16 w/16)
-        c = self.cloth(cloth[:,-1]).repeat_interleave(n, 0) # (b*n 8*ngf h/16 w/16)
-        return self.regression(correlation(p, c)).tanh().unflatten(0, (b,n)) # (b n 2*grid_size^2)
+# %% ../../nbs/models/32_warp.ipynb #fb0b537d
+@patch
+def offsets(self:WarpModule,
+    clip:dict, # a batch of clips
+) -> Tensor: # `(b n 2*grid_size^2)` in [-1, 1]: x's of the control points, then y's
+    "How far each control point moves"
+    person, cloth = (join_inputs(clip, self.config[k]) for k in ('person_inputs','cloth_inputs')) # (b n c h w) each
+    b, n, _, h, w = person.shape
+    H, W = self.tps.base.shape[:2]
+    if (h,w) != (H,W):
+        raise OptionError(f'frames of {h}x{w} were given to a warp for {H}x{W}',
+                          do='Load them with the fine_height and fine_width it was trained with')
+    p = self.person(person.flatten(0,1)) # (b*n 8*ngf h/16 w/16)
+    c = self.cloth(cloth[:,-1]).repeat_interleave(n, 0) # (b*n 8*ngf h/16 w/16)
+    return self.regression(correlation(p, c)).tanh().unflatten(0, (b,n)) # (b n 2*grid_size^2)
 
-    def forward(self,
-        clip:dict, # a batch of clips: the inputs and `cloth`; `cloth_mask` is warped too where there is one
-    ) -> dict: # `grid` `(b n h w 2)`, `warped_cloth` `(b n 3 h w)`, `warped_cloth_mask` `(b n 1 h w)`
-        "Bend the product photo to the person of each frame"
-        offsets = self.offsets(clip) # (b n 2*grid_size^2)
-        grid = self.tps(offsets.flatten(0,1)).unflatten(0, offsets.shape[:2]) # (b n h w 2)
-        out = dict(grid=grid, warped_cloth=warp(clip['cloth'], grid)) # (b n 3 h w)
-        if 'cloth_mask' in clip: out['warped_cloth_mask'] = warp(clip['cloth_mask'], grid, 'zeros') # (b n 1 h w)
-        return out
+# %% ../../nbs/models/32_warp.ipynb #6b436549
+def _garments(): # name -> what lies outside, of all inputs that are warped with the garment
+    return {n: INPUTS[n].outside for n in inputs_of('cloth') if INPUTS[n].outside}
+
+# %% ../../nbs/models/32_warp.ipynb #af001b6a
+@patch
+def forward(self:WarpModule,
+    clip:dict, # a batch of clips: the inputs, and whatever is to be warped
+) -> dict: # `grid` `(b n h w 2)`; `warped_cloth` `(b n 3 h w)`, `warped_cloth_mask` `(b n 1 h w)`, and so on
+    "Bend the product photo to the person of each frame"
+    offsets = self.offsets(clip) # (b n 2*grid_size^2)
+    grid = self.tps(offsets.flatten(0,1)).unflatten(0, offsets.shape[:2]) # (b n h w 2)
+    out = dict(grid=grid)
+    for name,outside in _garments().items():
+        if name in clip: out[f'warped_{name}'] = warp(clip[name], grid, outside) # (b n c h w)
+    return out
 
 # %% ../../nbs/models/32_warp.ipynb #ca09da55
-NETWORKS.add(Network('warp', WarpModule, 'warp', synonyms=('gmm',), blocks=(WarpModule,)))
+def _frame_inputs(model): # what a frame needs of a clip
+    return [*model.config['person_inputs'], *model.config['cloth_inputs'], *_garments()]
+
+# %% ../../nbs/models/32_warp.ipynb #bdb3a63e
+NETWORKS.add(Network('warp', WarpModule, 'warp', synonyms=('gmm',), blocks=(WarpModule,),
+                     frame_inputs=_frame_inputs))
