@@ -199,7 +199,8 @@ def device_rates(
     "What large, simple operations reach"
     size, batch = (2048, 4) if torch.device(device).type == 'cpu' else (8192, 64)
     new = lambda *shape: torch.randn(*shape, device=device, dtype=dtype)
-    a, b, x = new(size, size), new(size, size), new(batch, 256, 64, 64).to(memory_format=torch.channels_last)
+    a, b, x = new(size, size), new(size, size), new(batch, 256, 64, 64)
+    x = x.to(memory_format=torch.channels_last)
     conv = nn.Conv2d(256, 256, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
     runs = dict(matmul=lambda: a @ b, conv=lambda: conv(x), copy=lambda: a.clone())
     with torch.no_grad():
@@ -267,8 +268,9 @@ def memory_of(
     memory:bool, # is it to be measured?
 ) -> dict: # side -> MB or None
     "Peak of memory of each side: on a GPU here, else in processes of their own"
-    if not (memory and case.memory): return {}
-    if torch.device(device).type == 'cuda': return {side: peak_mb(run, device) for side, run in runs.items()}
+    kind = torch.device(device).type
+    if not memory or not case.memory or kind not in case.on: return {} # a rehearsal is not measured
+    if kind == 'cuda': return {side: peak_mb(run, device) for side, run in runs.items()}
     sides = list(runs)
     runs.clear() # what they hold
     return {side: memory_apart(case, side, device) for side in sides}

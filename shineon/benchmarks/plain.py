@@ -61,14 +61,20 @@ class PlainTPS(nn.Module):
 
 # %% ../../nbs/benchmarks/90_plain.ipynb #f9ab2944
 @patch
-@torch.autocast('cuda', enabled=False) # bfloat16 is too coarse for places
-@torch.autocast('cpu', enabled=False)
 def forward(self:PlainTPS,
     offsets:Tensor, # `(b 2*N)`, as `TPS` takes them
 ) -> Tensor: # `(b h w 2)`
     "The sampling grid"
-    n = len(self.points)
     moved = self.points + offsets.float().unflatten(1, (2, -1)).mT # (b N 2)
+    with torch.autocast(offsets.device.type, enabled=False): return self.grid(moved) # bfloat16 is too coarse for places
+
+# %% ../../nbs/benchmarks/90_plain.ipynb #35b14653
+@patch
+def grid(self:PlainTPS,
+    moved:Tensor, # control points, `(b N 2)`
+) -> Tensor: # `(b h w 2)`
+    "The sampling grid of moved control points"
+    n = len(self.points)
     bend, affine = self.inverse[:n,:n] @ moved, self.inverse[n:,:n] @ moved # (b N 2), (b 3 2)
     u = radial(self.differences.square().sum(-1)) # (h w N)
     return torch.stack([self.coordinate(u, bend[...,i], affine[...,i]) for i in range(2)], -1)
@@ -94,7 +100,7 @@ def half_conv(
     i:int, # 0: the scale, 1: the shift
 ) -> nn.Conv2d: # with half as many channels
     "A convolution that makes one half of another one's channels"
-    half = nn.Conv2d(conv.in_channels, conv.out_channels//2, conv.kernel_size, padding=conv.padding)
+    half = nn.Conv2d(conv.in_channels, conv.out_channels//2, conv.kernel_size, padding=conv.padding).to(conv.weight)
     half.weight.data.copy_(conv.weight.detach().chunk(2)[i])
     half.bias.data.copy_(conv.bias.detach().chunk(2)[i])
     return half
@@ -119,7 +125,7 @@ def plain_layers(
 ) -> nn.Module: # a copy in the default memory format
     "The same network with the layers of this notebook"
     norm = lambda m: nn.InstanceNorm2d(m.num_features)
-    spline = lambda m: PlainTPS(*m.base.shape[:2], isqrt(len(m.basis)))
+    spline = lambda m: PlainTPS(*m.base.shape[:2], isqrt(len(m.basis))).to(m.basis)
     swap = {SPADE: PlainSPADE, SelfAttention: PlainAttention, InstanceNorm: norm, TPS: spline}
     if type(ours) in swap: return swap[type(ours)](ours).train(ours.training)
     model = copy.deepcopy(ours).to(memory_format=torch.contiguous_format)
