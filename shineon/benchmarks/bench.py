@@ -300,7 +300,8 @@ def seconds_of(
     took:dict[str,np.ndarray], # of `in_turns`
 ) -> dict: # ours_s, plain_s, ratio
     "Medians, and how many times as fast ours is"
-    ours, plain = (float(np.median(took[k])) if k in took else None for k in ('ours', 'plain'))
+    middle = lambda k: float(np.median(took[k])) if k in took else None
+    ours, plain = middle('ours'), middle('plain')
     return dict(ours_s=ours, plain_s=plain, ratio=plain and plain/ours)
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #c5df0422
@@ -308,7 +309,8 @@ def quartiles(
     took:dict[str,np.ndarray], # of `in_turns`
 ) -> dict: # ours_quartiles, plain_quartiles, rounds
     "How far the rounds are spread"
-    found = {f'{k}_quartiles': np.quantile(v, [.25, .75]).tolist() for k, v in took.items()}
+    middle = lambda v: np.quantile(v, [.25, .75]).tolist()
+    found = {f'{k}_quartiles': middle(v) for k, v in took.items()}
     return found | dict(rounds=len(took['ours']))
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #f3481801

@@ -120,7 +120,8 @@ def tryon(
     "Frames of videos, dressed by a network"
     model = network(name, device).eval()
     n = model.n_frames if network_of(model).role == 'tryon' else 1
-    clip, mixed = random_clip(b, n, *sizes(device)['size'], device), autocast(precision, device)
+    clip = random_clip(b, n, *sizes(device)['size'], device)
+    mixed = autocast(precision, device)
     half = precision == 'bf16 weights'
     if side == 'plain': run = plain_stream(*halved(model, clip)) if half else plain_stream(model, clip)
     else:

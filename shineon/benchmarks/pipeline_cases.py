@@ -79,7 +79,8 @@ def _silhouette(parse): # `(1 h w)`, the body without detail
 
 # %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #fb3244c9
 def _person(files): # of a frame: picture, person without garment, garment
-    image, parse = _to_colour(_colour(files['image'])), np.array(Image.open(files['parse']))
+    image = _to_colour(_colour(files['image']))
+    parse = np.array(Image.open(files['parse']))
     kept, worn = _of_labels(parse, keep_ids), _of_labels(parse, clothes_ids)
     agnostic = torch.cat([_silhouette(parse), image*kept - (1 - kept)])
     return dict(image=image, agnostic=agnostic, im_cloth=image*worn + (1 - worn), im_cloth_mask=worn[None])
@@ -168,7 +169,8 @@ def plain_dress(
         frame |= warp(frame)
         out, past = model.step(frame, past)
         write_png(folder/f.name, to_uint8(out['result'][0,-1]))
-    write_video(folder/'result.mp4', (np.array(Image.open(folder/f.name)) for f in video.frames))
+    written = (np.array(Image.open(folder/f.name)) for f in video.frames)
+    write_video(folder/'result.mp4', written)
     return folder/'result.mp4'
 
 # %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #66809b02
