@@ -13,7 +13,7 @@ from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.utils.flop_counter import register_flop_formula
-from ..core.memory import keep_memory
+from ..core.memory import keep_freed_memory
 from ..core.errors import replacing
 
 # %% ../../nbs/kernels/39_winograd.ipynb #89ed9e54
@@ -641,7 +641,7 @@ def use_winograd(
 ) -> int: # how many convolutions they have that take part; 0 where it cannot be had
     "Let 3x3 convolutions on a CPU go by Winograd's algorithm; `SHINEON_WINOGRAD=0` switches it off"
     if isinstance(_library(), str): return 0
-    keep_memory()
+    keep_freed_memory()
     fitting = {m for module in modules for m in module.modules() if _fits(m)}
     for m in fitting: m._conv_forward = conv3x3
     return len(fitting)

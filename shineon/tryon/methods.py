@@ -19,7 +19,7 @@ from ..core.media import read_picture
 from ..core.ops import to_tensor, to_uint8
 from ..data.clips import ClipReader
 from ..data.layouts import Video
-from ..data.represent import Placing
+from ..data.frame_files import ResizeCrop
 from .dress import dress, paste
 from .results import save_result, write_frame
 
@@ -59,7 +59,7 @@ def read_truth(
 ) -> Truth:
     "A true frame as the reader would place it"
     pic = read_picture(picture)
-    place = Placing(pic.shape[:2], *reader.size, reader.scale, picture)
+    place = ResizeCrop(pic.shape[:2], *reader.size, reader.scale, picture)
     placed = to_tensor(place.picture(pic)[None]).to(device)
     if reader.scale != 1: return Truth(placed, None)
     g = np.ascontiguousarray(place.picture(np.load(grid).astype(np.float32)))
