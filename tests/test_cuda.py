@@ -26,7 +26,8 @@ from shineon.train.frames import FrameCheckpointing
 from shineon.train.gan import EMACallback, GANCallback, SamsLoss
 from shineon.train.learner import fit_schedule, tryon_learner
 from shineon.train.losses import UNetMaskLoss, WarpLoss
-from shineon.tryon.dress import BatchedNetworks, dress, tryon_reader
+from shineon.tryon.batching import BatchedNetworks
+from shineon.tryon.dress import dress, tryon_reader
 from fastai.callback.core import Callback # fastai after shineon
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
@@ -420,7 +421,7 @@ def test_nccl_with_one_process():
 
 def test_the_launcher_with_one_process(tmp_path, monkeypatch):
     "A trial run, started as one of several devices would be"
-    from shineon.cli.notebooks import launch
+    from shineon.cli.processes import launch
     monkeypatch.chdir(tmp_path)
     try: launch('train_warp', dict(name='launched', gpu_ids=gpu_ids, overwrite=True), [int(gpu_ids)])
     except OptionError as e: pytest.fail(str(e))

@@ -20,6 +20,7 @@ def one_step(name, vvt):
     from shineon.models.sams import SamsGenerator
     from shineon.models.unetmask import UNetMask
     from shineon.models.warp import WarpModule
+    from shineon.train.callback import trained_networks
     from shineon.train.frames import ProgressiveFramesCallback
     from shineon.train.gan import GANCallback, SamsLoss
     from shineon.train.learner import seed_everything, tryon_learner
@@ -33,7 +34,7 @@ def one_step(name, vvt):
     class Note(Callback):
         order = 8.5 # when gradients are averaged, before any step is taken
         def before_step(self):
-            modules = self.learn.training_state.modules().items()
+            modules = trained_networks(self.learn).items()
             self.grads = {f'{k} {n}': p.grad.clone() for k,m in modules for n,p in m.named_parameters()
                           if p.grad is not None}
             self.running = {n: b.clone() for n,b in self.model.named_buffers() if 'running' in n}

@@ -26,10 +26,13 @@ def other(before, now): return now != before
 @pytest.fixture(scope='module')
 def files(vvt, tmp_path_factory):
     "Checkpoints of small networks, by name"
+    from dataclasses import replace
+    from shineon.data.layouts import LAYOUTS
     from shineon.models.files import save_model
     from shineon.models.sams import SamsGenerator
     from shineon.models.unetmask import UNetMask
     from shineon.models.warp import WarpModule
+    LAYOUTS.add(replace(LAYOUTS['vvt'], name='plain', root_option='')) # a layout without an option of its own
     folder = tmp_path_factory.mktemp('files')
     sams = SamsGenerator(n_frames_total=3, ngf_pow_outer=2, ngf_pow_inner=3, num_middle=2, spade_hidden=4)
     nets = dict(warp=WarpModule(fine_height=128, fine_width=64, ngf=6), unet=UNetMask(ngf=6), sams=sams)
@@ -52,14 +55,17 @@ def seen(monkeypatch):
     from shineon.data.layouts import check_videos as true_check
     from shineon.data.loaders import ClipDL
     from shineon.train import losses
+    from shineon.tryon.batching import BatchedNetworks
     seen, vgg19_weights = {}, losses.vgg19_weights
     def enough(*args, **kw): seen['given'] = args; raise Enough
     def check_videos(videos, kinds, workers): seen['check_workers'] = workers; true_check(videos, kinds, workers)
+    def together(n): seen['together'] = n; return BatchedNetworks(n)
     def compiled(f, **kw): seen.setdefault('compiled', []).append(f); return f # the true one takes minutes
     monkeypatch.setattr('shineon.data.layouts.check_videos', check_videos)
-    for work in ('train.learner.fit_schedule', 'tryon.dress.save_result'):
+    for work in ('train.learner.fit_schedule', 'tryon.methods.save_result'):
         monkeypatch.setattr(f'shineon.{work}', enough)
-    monkeypatch.setattr('shineon.train.checkpoints.go_on', lambda learn, start: seen.update(went_on=str(start)))
+    monkeypatch.setattr('shineon.train.learner.go_on', lambda learn, start: seen.update(went_on=str(start)))
+    monkeypatch.setattr('shineon.tryon.batching.BatchedNetworks', together)
     monkeypatch.setattr(torch, 'compile', compiled)
     monkeypatch.setattr(ClipDL, 'show_batch', lambda *args, **kw: None)
     monkeypatch.setattr(losses, 'VGGPerceptual', NoVGG)
@@ -130,10 +136,12 @@ everywhere = dict(
     radius=(2, lambda n: n['reader'].radius, 2))
 
 training = everywhere | dict(
+    plugins=(['nowhere.py'], None, refused('no such plugin: nowhere.py')),
+    dataroot=('vvt.pt', lambda n: len(n['train'] + n['valid']), 3, dict(dataset='plain')),
     workers=(1, lambda n: n['dls'].train.fake_l.num_workers, 1),
     precision=(8, None, refused('precision')),
     compile=(True, lambda n: len(n.get('compiled', [])), more),
-    loglevel=('debug', callback('Lines', lambda cb: cb.level), 10),
+    loglevel=('debug', callback('TextLogger', lambda cb: cb.level), 10),
     datamode=('test', lambda n: len(n['train'] + n['valid']), 2),
     distributed_backend=('mpi', None, refused('distributed_backend is "mpi"')),
     fast_dev_run=(True, length_of_run, (1, 1, 1)),
@@ -172,6 +180,7 @@ dressing = dict( # networks that take a warped garment
 
 cases = dict(
     train_warp=training | dict(
+        network=('mine', None, refused("no network is called 'mine'")),
         checkpoint=('warp.pt', went_on, 'warp.pt'),
         weights=('warp.pt', config('ngf'), 6),
         person_inputs=(['densepose'], config('person_inputs'), ['densepose']),
@@ -181,6 +190,7 @@ cases = dict(
         grid_size=(7, lambda n: n['model'].regression[-1].out_features, 2*7*7),
         grid_reg=(.3, weight('grid'), .3)),
     train_unet=training | dressing | dict(
+        network=('mine', None, refused("no network is called 'mine'")),
         checkpoint=('unet.pt', went_on, 'unet.pt'),
         weights=('unet.pt', config('ngf'), 6),
         person_inputs=(['cocopose', 'agnostic'], poses, {'cocopose'}),
@@ -227,7 +237,9 @@ cases = dict(
         ndf=(8, size_of_temporal, more)),
     tryon=everywhere | dict(
         workers=(1, lambda n: n['check_workers'], 1),
-        side_by_side=(2, lambda n: 'together' in n, True),
+        plugins=(['nowhere.py'], None, refused('no such plugin: nowhere.py')),
+        dataroot=('elsewhere', lambda n: n['ran']['dataroot'], 'elsewhere'), # a layout that reads it comes from outside
+        side_by_side=(2, lambda n: n.get('together'), 2),
         checkpoint=('nowhere.pt', None, refused('no such checkpoint: nowhere.pt')),
         # one that cannot go on; those that can are in test_distributed
         resume=(True, None, refused('this run was begun with'), dict(name='taken')),

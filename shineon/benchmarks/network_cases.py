@@ -17,6 +17,7 @@ from torch import nn, Tensor
 
 from .bench import Case, part
 from .plain import PlainGANStep, PlainSams, PlainTPS, plain_layers, plain_unet_loss, random_clip
+from ..kernels.winograd import use_winograd
 from ..models.critics import MultiscaleCritic, TemporalCritic
 from ..models.layers import SelfAttention
 from ..models.sams import SamsGenerator
@@ -25,16 +26,13 @@ from ..models.tps import TPS
 from ..models.unetmask import UNetMask
 from ..train.frames import FrameCheckpointing
 from ..train.gan import GANCallback, SamsLoss
-from ..train.guards import StopWhenTold
-from ..train.learner import Lines, ValidateWithin, tryon_learner
+from ..train.guards import StopOnSignal
+from ..train.callback import TextLogger, ValidateWithin
+from ..train.learner import tryon_learner
 from ..train.losses import UNetMaskLoss, VGGPerceptual
 from fastai.callback.progress import ProgressCallback # fastai after shineon
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-
-# %% ../../nbs/benchmarks/92_network_cases.ipynb #c7603381
-try: from shineon.kernels.winograd import use_winograd
-except ImportError: use_winograd = lambda *modules: None # MERGE: the line above alone, among the imports
 
 # %% ../../nbs/benchmarks/92_network_cases.ipynb #9e6d37be
 def fast(
@@ -135,7 +133,7 @@ def learner_step(
     clip:dict, # the batch
 ) -> Callable: # takes a training step, returns the loss's terms
     "Training steps of a Learner, one at a time"
-    learn.remove_cbs([ProgressCallback, Lines, StopWhenTold, ValidateWithin])
+    learn.remove_cbs([ProgressCallback, TextLogger, StopOnSignal, ValidateWithin])
     learn.create_opt()
     learn.n_epoch, learn.epoch, learn.n_iter, learn.dl = 1, 0, 10**6, learn.dls.train
     for event in ('before_fit', 'before_epoch', 'before_train'): learn(event)

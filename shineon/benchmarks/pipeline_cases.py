@@ -26,7 +26,8 @@ from ..models.sams import SamsGenerator
 from ..models.unetmask import UNetMask
 from ..models.warp import WarpModule
 from ..sample.dataset import make_sample
-from ..tryon.dress import dress, save_result, tryon_reader
+from ..tryon.dress import dress, tryon_reader
+from ..tryon.results import save_result
 from torchvision import transforms # torchvision after shineon
 
 # %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #ccec8bb6

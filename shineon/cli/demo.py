@@ -216,7 +216,7 @@ def report(
 
 # %% ../../nbs/cli/84_demo.ipynb #d9a45657
 def _print_figures(tried, compared): # of the methods, and of the warp
-    from shineon.evaluate.page import text_table # late: it imports more than the demo needs at its start
+    from shineon.evaluate.tables import text_table # late: it imports more than the demo needs at its start
     print('\n' + text_table({n: dict(summary=s) for n,s in compared['summary'].items()}))
     reasons = {m: why for missing in compared['not_computed'].values() for m,why in missing.items()}
     for m,why in reasons.items(): print(f'{m} not computed: {why}')

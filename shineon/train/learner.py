@@ -17,7 +17,7 @@ from ..core.run_folder import gpu_numbers, open_run, process_number, run_folder,
 from ..data.clips import ClipReader
 from ..data.layouts import Layout, Video, check_videos, layout_root, split_videos
 from ..data.loaders import n_batches
-from ..kernels.winograd import winograd_state
+from ..kernels.winograd import use_winograd, winograd_state
 from ..models.networks import NETWORKS
 from .board import Board
 from .callback import (LossTerm, TextLogger, TrainingCallback, ValidateWithin, WarpCloth,
@@ -87,17 +87,6 @@ def linear_decay(
     if not decay_epochs: return lambda pos: lr
     return lambda pos: lr * min(1., (1 - pos) * total / decay_epochs)
 
-# %% ../../nbs/train/49_learner.ipynb #b0b70cf0
-def _use_winograd(*modules): # FALLBACK until kernels.winograd has `use_winograd`, which is then called directly
-    try: from shineon.kernels.winograd import use_winograd as put
-    except ImportError: # networks bring the fast convolutions themselves, only VGG19 lacks them
-        from shineon.kernels.winograd import Conv2d
-        for vgg in (m.vgg for m in modules if getattr(m, 'vgg', None) is not None):
-            for layer in vgg.modules():
-                if type(layer) is nn.Conv2d: layer.__class__ = Conv2d
-        return
-    put(*modules)
-
 # %% ../../nbs/train/49_learner.ipynb #648f8064
 def _computing(model, loss, warp, cbs): # all modules that compute in training
     beside = [m for cb in cbs if isinstance(cb, TrainingCallback) for m in cb.modules().values()]
@@ -138,7 +127,7 @@ def tryon_learner(
     at_least(1, accumulated_batches=accumulated_batches, display_count=display_count)
     at_least(0, save_count=save_count, keep=keep)
     if not lr > 0: raise OptionError(f'lr is {lr:g}', do='Give a learning rate above 0')
-    _use_winograd(*_computing(model, loss, warp, cbs))
+    use_winograd(*_computing(model, loss, warp, cbs))
     schedule = ParamScheduler(dict(lr=linear_decay(lr, keep_epochs, decay_epochs)))
     cbs = [*cbs, *precision_callbacks(precision, torch.device(dls.device)), TrainingState(), StopOnSignal(),
            StopAtNaN(), TextLogger(loglevel=loglevel), ValidateWithin(val_check_interval), schedule]
