@@ -131,9 +131,9 @@ everywhere = dict(
     dataset=('viton', None, refused('VITON and MPV are not read yet')),
     gpu_ids=('first', None, refused('gpu_ids is "first"')),
     vvt_dataroot=('nowhere', None, refused('no such folder: nowhere')),
-    cloth_mask_threshold=(99, lambda n: n['reader'].threshold, 99),
+    cloth_mask_threshold=(99, lambda n: n['reader'].options['cloth_mask_threshold'], 99),
     image_scale=(1.5, lambda n: n['reader'].scale, 1.5),
-    radius=(2, lambda n: n['reader'].radius, 2))
+    radius=(2, lambda n: n['reader'].options['radius'], 2))
 
 training = everywhere | dict(
     plugins=(['nowhere.py'], None, refused('no such plugin: nowhere.py')),
