@@ -303,7 +303,7 @@ def __call__(self:KernelSignals, number, frame):
 # %% ../../nbs/cli/80_notebooks.ipynb #dfa28228
 @patch
 def _repeat(self:KernelSignals, number): # until the kernel has ended
-    while not self.ended.wait(2):
+    while not self.ended.wait(10): # seconds
         for k in psutil.Process().children(): k.send_signal(number)
 
 # %% ../../nbs/cli/80_notebooks.ipynb #a6677f85

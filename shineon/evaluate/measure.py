@@ -28,7 +28,7 @@ from ..core.media import read_flo, read_picture, read_video, video_info
 from ..core.ops import to_tensor, to_uint8
 from ..core.run_folder import Parts, process_number
 from ..data.layouts import find_layout
-from .metrics import METRICS, Features, Metric, measure, true_motion
+from .metrics import METRICS, Features, Metric, measure_sample, true_motion
 from .networks import video_frames
 from .protocols import (Protocol, Weights, WeightsMissing, clip_starts, find_metrics, find_protocol,
                                         find_weights, record)
@@ -241,14 +241,14 @@ def add(self:FrameMeter,
 ):
     "Measure these frames"
     sample = dict(frames=frames) if truth is None else dict(frames=frames, truth=truth)
-    values = measure(self.pairs, sample, self.protocol, self.networks)
+    values = measure_sample(self.pairs, sample, self.protocol, self.networks)
     for k,v in values.items(): self.values[k] += v.tolist()
     before = frames[:0] if self.last is None else self.last
     before = torch.cat([before, frames])[:-1]
     self.last, skip = frames[-1:], len(frames) - len(before)
     steps = {k: v[skip:] for k,v in sample.items()} | motion.sample
     steps['before'] = before
-    values = measure(self.time, steps, self.protocol, self.networks) if len(before) else {}
+    values = measure_sample(self.time, steps, self.protocol, self.networks) if len(before) else {}
     for m in self.time:
         found = [np.nan]*skip
         if m.name in values: found += values[m.name].tolist()
@@ -371,7 +371,7 @@ def add_warp(self:MethodFigures,
     sample:dict[str,Tensor], # `grid`, `true_grid`, `mask`, `true_mask`, of one frame
 ):
     "Measure a warp"
-    for k,v in measure(self.metrics, sample).items(): self.warps[method][k].append(v.item())
+    for k,v in measure_sample(self.metrics, sample).items(): self.warps[method][k].append(v.item())
 
 # %% ../../nbs/evaluate/63_measure.ipynb #844a628f
 @patch(as_prop=True)
