@@ -261,7 +261,7 @@ def test_network_of_a_plugin(painter, monkeypatch, tmp_path, capsys):
 def test_help_names_what_plugins_add(painter, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '400')
     with pytest.raises(SystemExit): main(['train', '--plugins', painter, '--help'])
-    assert 'warp (or gmm), unet (or unet_mask, tom), sams, painter (or monet)' in capsys.readouterr().out
+    assert 'sams, unet (or unet_mask, tom), warp (or gmm), painter (or monet)' in capsys.readouterr().out
 
 @pytest.mark.parametrize('command', ['export a b', 'bench none', 'demo', 'sweep s.yaml', 'train --model warp', 'tryon'])
 def test_missing_plugin(command, monkeypatch, tmp_path, capsys):

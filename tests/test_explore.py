@@ -103,7 +103,7 @@ def test_memory_is_bounded(vvt, checkpoints):
     (dict(model='warp.pt'), OptionError, 'has no self-attention'),
     (dict(model='none.pt'), CheckpointError, 'no such checkpoint'),
     (dict(model='unet.pt', warp='plain.pt'), CheckpointError, 'not \'warp\''),
-    (dict(model='unet.pt', warp_cloth_dir='none'), DataError, 'no warped file'),
+    (dict(model='unet.pt', warp_cloth_dir='none'), DataError, 'no warped garment'),
     (dict(model='unet.pt', fine_height=512), DataError, 'image_scale')],
     ids=lambda o: str(o) if isinstance(o, dict) else '')
 def test_bad_arguments(args, error, words, vvt, checkpoints):

@@ -132,7 +132,7 @@ def use_data(self:Demo,
 ):
     "Tell all runs which data set to use"
     layout = find_layout(root)
-    if layout is None: raise DataError('no layout fits this data set', root, f'Known are {", ".join(LAYOUTS)}')
+    if layout is None: raise DataError('no layout fits this data set', root, f'Known are {", ".join(LAYOUTS).upper()}')
     self.root, self.data = root, {'dataset': layout.name, layout.root_option: str(root)}
     self.frames = sum(len(v.frames) for v in layout.videos(root)) # of the training videos
     self.training = dict(val_fraction=val_fraction, display_count=40, val_check_interval=1.)

@@ -58,6 +58,7 @@ def add(self:Registry,
 ): # the entry
     "Add an entry; `OptionError` where its name is taken by another module's"
     origin = sys._getframe(1).f_globals.get('__name__', '')
+    if not origin.startswith(self.home): self._fill() # the package's own entries come first
     for name in (entry.name, *getattr(entry, 'synonyms', ())):
         before = self._origins.get(self._proper(name))
         if before == '__main__' != origin: return entry # what a notebook has defined counts more

@@ -243,7 +243,7 @@ FILES.add(FrameFile('flow', read_flo, ResizeCrop.flow, _flow_planes, first=_no_f
 # %% ../../nbs/data/09_frame_files.ipynb #5def2032
 FILES.add(FrameFile(
     'warped', read_picture, ResizeCrop.picture, np.asarray, resized=True, check=check_picture,
-    missing='no warped file {cloth}.FOR.{frame} for this frame',
+    missing='no warped garment {cloth}.FOR.{frame} for this frame',
     do='Make warped garments with `shineon tryon` and a warp checkpoint, or give --warp_checkpoint'))
 
 # %% ../../nbs/data/09_frame_files.ipynb #053352d0
