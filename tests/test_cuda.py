@@ -397,17 +397,19 @@ exchange = '''
 import shineon, torch, torch.distributed as dist
 from torch import nn
 from shineon.models.layers import SyncNorm
-from shineon.train.distributed import agreed, average_gradients, averaged, join, share_weights, summed
+from shineon.train.distributed import all_reduce_max, all_reduce_mean, all_reduce_sum
+from shineon.train.distributed import average_gradients, broadcast_weights, join
 device = join()
 assert dist.get_backend() == 'nccl' and device.type == 'cuda', (dist.get_backend(), device)
 net = nn.Sequential(nn.Conv2d(3, 4, 3), SyncNorm(4)).to(device)
-share_weights([net])
+broadcast_weights([net])
 x = torch.randn(2, 3, 8, 8, device=device)
 net(x).square().sum().backward()
 before = net[0].weight.grad.clone()
 average_gradients([net])
 assert torch.equal(before, net[0].weight.grad)
-assert agreed(3) == 3 and summed(torch.ones(2)).tolist() == [1, 1] and float(averaged(dict(a=2.))['a']) == 2
+assert all_reduce_max(3) == 3 and all_reduce_sum(torch.ones(2)).tolist() == [1, 1]
+assert float(all_reduce_mean(dict(a=2.))['a']) == 2
 dist.destroy_process_group()
 print('exchanged')
 '''

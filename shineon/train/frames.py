@@ -183,6 +183,6 @@ def after_backward(self:FrameCheckpointing):
     amp, result = mixed_precision(self.learn), self.pred['result']
     n = result.shape[1]
     for i in range(n - (self.now or n), n):
-        with amp.autocast if amp else nullcontext(): frame = self.model.again(self.x, result, i, self.now)
+        with amp.autocast if amp else nullcontext(): frame = self.model.redraw_frame(self.x, result, i, self.now)
         pairs = [(frame[k], x.grad[:,i]) for k,x in self.pred.items() if x.grad is not None]
         torch.autograd.backward(*zip(*pairs))
