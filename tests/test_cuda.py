@@ -11,6 +11,7 @@ from shineon.benchmarks.gpu_cases import capture
 from shineon.benchmarks.network_cases import streamed
 from shineon.benchmarks.plain import random_clip
 from shineon.core.errors import OptionError
+from shineon.core.ops import to_uint8
 from shineon.data.layouts import vvt_videos
 from shineon.data.loaders import ClipDL
 from shineon.models.critics import MultiscaleCritic, TemporalCritic
@@ -26,8 +27,7 @@ from shineon.train.frames import FrameCheckpointing
 from shineon.train.gan import EMACallback, GANCallback, SamsLoss
 from shineon.train.learner import fit_schedule, tryon_learner
 from shineon.train.losses import UNetMaskLoss, WarpLoss
-from shineon.tryon.batching import BatchedNetworks
-from shineon.tryon.dress import dress, tryon_reader
+from shineon.tryon.dress import BatchedNetworks, dress, save_result, tryon_reader
 from fastai.callback.core import Callback # fastai after shineon
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
@@ -377,19 +377,31 @@ def test_a_run_records_its_gpu(cuda_warp):
     assert (env['gpu'], env['cuda'], env['cudnn']) == (gpu.name, torch.version.cuda, torch.backends.cudnn.version())
     assert env['memory_gb'] == pytest.approx(gpu.total_memory/2**30, abs=.1)
 
-def test_a_run_of_each_network_and_a_try_on(vvt, cuda_warp, shineon_command):
-    "SAMS-GAN on the warp's garments, then a try-on of two videos side by side"
+@pytest.fixture(scope='module')
+def cuda_sams(vvt, cuda_warp, shineon_command):
+    "Checkpoint of a small SAMS-GAN, trained on that warp's garments"
     home, paths = cuda_warp.parent.parent, dict(VVT=vvt, WARP=cuda_warp/'checkpoints'/'last.pt')
     small = '--name sams --n_frames_total 2 --ngf_pow_outer 2 --ngf_pow_inner 4 --batch_size 2 --wt_vgg 0 '
     args = options(short + small + '--warp_checkpoint WARP --ema .9 --frame_checkpointing', **paths)
     r = shineon_command('train', '--model', 'sams', *args, cwd=home)
     assert r.status == 0, r.err
-    paths['SAMS'] = home/'experiments'/'sams'/'checkpoints'/'last.pt'
+    return home/'experiments'/'sams'/'checkpoints'/'last.pt'
+
+def test_a_try_on_with_trained_networks(vvt, cuda_warp, cuda_sams, tmp_path):
+    warp, model = (for_inference(load_model(p), DEVICE) for p in (cuda_warp/'checkpoints'/'last.pt', cuda_sams))
+    reader, video = tryon_reader(warp, model, fine_height=128, fine_width=64), vvt_videos(vvt, 'test')[0]
+    pictures = (to_uint8(f['result'][0,-1]) for f in dress(video, reader, model, warp, device=DEVICE))
+    save_result(pictures, tmp_path, video, video.cloth, ['png'])
+    assert len(list(tmp_path.rglob('*.png'))) == len(video.frames)
+
+def test_the_notebook_of_a_try_on(vvt, cuda_warp, cuda_sams, shineon_command):
+    "Two videos side by side"
+    pytest.importorskip('av', reason='the notebook shows videos, and PyAV is not here')
+    home, paths = cuda_warp.parent.parent, dict(VVT=vvt, WARP=cuda_warp/'checkpoints'/'last.pt', SAMS=cuda_sams)
     text = '--name dressed --vvt_dataroot VVT --warp_checkpoint WARP --checkpoint SAMS --side_by_side 2 --out_fmt png'
     r = shineon_command('tryon', *options(text, **paths), cwd=home)
     assert r.status == 0, r.err
-    pictures = list((home/'test_results'/'dressed').rglob('*.png'))
-    assert len(pictures) >= 8
+    assert len(list((home/'test_results'/'dressed').rglob('*.png'))) >= 8
 
 # several processes, as far as one GPU can show them
 
