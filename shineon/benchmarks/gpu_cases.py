@@ -41,7 +41,8 @@ def sizes(
 ) -> dict: # size of a frame; options of the networks
     "Sizes of frames and networks"
     if torch.device(device).type != 'cpu': return dict(size=(256, 192), sams={}, unet={}, warp={})
-    return dict(size=(64, 64), sams=dict(ngf_pow_outer=2, ngf_pow_inner=4), unet=dict(ngf=4), warp=dict(ngf=4))
+    tiny = dict(ngf_pow_outer=1, ngf_pow_inner=2, num_middle=1, spade_hidden=4)
+    return dict(size=(64, 64), sams=tiny, unet=dict(ngf=4), warp=dict(ngf=4))
 
 # %% ../../nbs/benchmarks/94_gpu_cases.ipynb #d73279b3
 NETWORKS = dict(sams=SamsGenerator, unet=partial(UNetMask, self_attn=True), warp=WarpModule)
