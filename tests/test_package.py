@@ -48,8 +48,8 @@ rooms = {'': ['core', 'data', 'models', 'train'],
          'evaluate': ['core', 'data.layouts', 'evaluate'],
          'explore': ['core', 'data', 'sample', 'models', 'train', 'tryon', 'evaluate', 'explore'],
          'benchmarks': ['core', 'data', 'sample', 'models', 'kernels', 'train', 'tryon', 'benchmarks'],
-         'cli': ['core', 'cli', 'benchmarks.bench', 'sample.dataset', 'evaluate.page', 'evaluate.tables',
-                 'models.networks', 'models.export']}
+         'cli': ['core', 'cli', 'benchmarks.bench', 'data.layouts', 'sample.dataset', 'evaluate.page',
+                 'evaluate.tables', 'models.networks', 'models.export']}
 
 def known_modules(path):
     "Modules of this package that a module imports from, without `shineon.`"

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PARTS', 'COLUMNS', 'Case', 'part', 'all_parts', 'where', 'find_cases', 'wait', 'in_turns', 'difference', 'peak_mb',
            'memory_apart', 'ByteCounter', 'work', 'device_rates', 'all_rates', 'TF32', 'device_name', 'versions',
-           'first_runs', 'memory_of', 'measure', 'seconds_of', 'quartiles', 'rate_of', 'frame_rate', 'cell', 'line',
-           'borrowed', 'bench']
+           'first_runs', 'memory_of', 'measure_case', 'seconds_of', 'quartiles', 'rate_of', 'frame_rate', 'cell',
+           'line', 'borrowed', 'bench']
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #236b0fac
 import importlib, json, os, subprocess, sys, time
@@ -276,7 +276,7 @@ def memory_of(
     return {side: memory_apart(case, side, device) for side in sides}
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #353bc925
-def measure(
+def measure_case(
     case:Case, # what
     device:str='cpu', # where
     rates:dict|None=None, # of `all_rates`; the share of a device's best rate is left out without
@@ -350,7 +350,7 @@ COLUMNS = (('ours_s', '.4f', ' s', 10), ('plain_s', '.4f', ' s', 10), ('ratio', 
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #f73a64eb
 def line(
-    r:dict, # of `measure`
+    r:dict, # of `measure_case`
 ) -> str: # for the terminal
     "A case in one line"
     name = f"{r['part']:<13}{r['case']:<58}"
@@ -380,7 +380,7 @@ def borrowed(
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #062e8db2
 def _on_gpu(case, device, rates, seconds, memory): # a row, also of a case that fails
-    try: return measure(case, device, rates, seconds, memory)
+    try: return measure_case(case, device, rates, seconds, memory)
     except Exception as e: # whatever happens, the figures of the others are wanted
         said = f'{type(e).__name__}: {next(iter(str(e).splitlines()), str())}'
         return dict(part=case.part, case=case.case, device=device_name(where(device)), error=said[:300])
@@ -396,7 +396,7 @@ def bench(
     seconds:float=20., # of rounds, for each case
     memory:bool=True, # measure memory too?
     budget:float=0., # no case begins when so many seconds are over; 0: all are measured
-) -> list[dict]: # of `measure`, for each case
+) -> list[dict]: # of `measure_case`, for each case
     "Measure ours and the plain way, print a line for each case, and write each figure as soon as it is known"
     cases, begun = find_cases(parts, device), time.perf_counter()
     rates = all_rates(where(device))
@@ -415,4 +415,4 @@ def bench(
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #aeb4c1c4
 def _in_process(case, device, rates, seconds, memory): # a row, from a process of its own
-    return _apart('measure', case, device, rates=rates, seconds=seconds, memory=memory)
+    return _apart('measure_case', case, device, rates=rates, seconds=seconds, memory=memory)

@@ -93,10 +93,11 @@ def plain_stream(
 ) -> Callable: # computes the newest frame
     "Dress the newest frame in the plain way"
     n, (now, _) = clip['image'].shape[1], streamed(clip)
-    if isinstance(model, SamsGenerator):
+    entry = network_of(model)
+    if entry.name == 'sams':
         plain = PlainSams(model)
         return lambda: plain.frame(clip, n-1, clip['image'].unbind(1))[:,None]
-    plain, key = plain_layers(model), 'warped_cloth' if network_of(model).role == 'warp' else 'result'
+    plain, key = plain_layers(model), 'warped_cloth' if entry.role == 'warp' else 'result'
     return lambda: plain(now)[key]
 
 # %% ../../nbs/benchmarks/94_gpu_cases.ipynb #8a76c37a
@@ -228,11 +229,13 @@ def warp_training(b, side, device, autocast=None, **kwargs):
     return adam_step(plain, l1, autocast)
 
 # %% ../../nbs/benchmarks/94_gpu_cases.ipynb #55eb8bfa
-def compile_all(learn, clip): # the blocks of all its networks
+def compile_all(learn, clip):
+    "Compile the blocks of all networks of a Learner"
     if not compile_blocks(learn, clip, compiler(learn.model)): raise RuntimeError('not compiled')
 
 # %% ../../nbs/benchmarks/94_gpu_cases.ipynb #df47fb69
-def default_layout(learn, clip): # of the network; critics stay in channels_last
+def default_layout(learn, clip):
+    "The network in the default memory layout; critics stay in channels_last"
     learn.model.to(memory_format=torch.contiguous_format)
 
 # %% ../../nbs/benchmarks/94_gpu_cases.ipynb #1edb6939

@@ -16,7 +16,6 @@ from .notebooks import execute, train_notebook
 from ..core.errors import DataError
 from ..core.plugins import load_plugins
 from ..core.run_folder import run_folder
-from ..data.layouts import LAYOUTS, find_layout
 from ..models.networks import NETWORKS
 
 # %% ../../nbs/cli/84_demo.ipynb #e0a98596
@@ -131,6 +130,7 @@ def use_data(self:Demo,
     val_fraction:float, # share of the training videos that are kept for validation
 ):
     "Tell all runs which data set to use"
+    from shineon.data.layouts import LAYOUTS, find_layout # late: only a data set asks for it
     layout = find_layout(root)
     if layout is None: raise DataError('no layout fits this data set', root, f'Known are {", ".join(LAYOUTS).upper()}')
     self.root, self.data = root, {'dataset': layout.name, layout.root_option: str(root)}

@@ -325,11 +325,13 @@ def _run_demo(args):
 def _bench(p, look):
     "Measure parts of the workbench beside a plain way of computing the same: time, memory, rates."
     p.add_argument('parts', nargs='*', metavar='PART', help='which; all when not given. They are listed in '
-                   'nbs/benchmarks/92_network_cases.ipynb and 93_pipeline_cases.ipynb')
+                   'nbs/benchmarks: 92_network_cases, 93_pipeline_cases and, for cuda, 94_gpu_cases')
     p.add_argument('--device', default='cpu', metavar='STR', help='cpu or cuda (default: cpu)')
     p.add_argument('--json', default='', metavar='FILE', help='write a list of figures')
     p.add_argument('--seconds', type=float, default=20., metavar='FLOAT',
                    help='of rounds, for each case; three rounds at least (default: 20)')
+    p.add_argument('--budget', type=float, default=0., metavar='FLOAT',
+                   help='no case begins after so many seconds; 0 measures all (default: 0)')
     p.add_argument('--no_memory', dest='memory', action='store_false',
                    help='leave memory out, which takes a process for each side')
     _takes_plugins(p)
@@ -338,7 +340,7 @@ def _bench(p, look):
 # %% ../../nbs/cli/85_main.ipynb #6bce269d
 def _run_bench(args):
     from shineon.benchmarks.bench import bench # late: it imports torch
-    bench(args.parts, args.device, args.json, args.seconds, args.memory)
+    bench(args.parts, args.device, args.json, args.seconds, args.memory, budget=args.budget)
 
 # %% ../../nbs/cli/85_main.ipynb #5b555766
 def _run(p, look):

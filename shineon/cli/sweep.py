@@ -106,7 +106,7 @@ _no_difference = 'name', 'experiments_dir', 'overwrite', 'workers'
 # %% ../../nbs/cli/83_sweep.ipynb #70f30c1d
 def _differences(run, notebook, wanted): # from what was asked for: a word on each
     if run['notebook'] != notebook: return [run['notebook']]
-    asked = run['options'] | run['asked']
+    asked = run['asked']
     ignored = _no_difference + ('checkpoint',)*trains(notebook)
     other = [k for k in wanted if k not in ignored and wanted[k] != asked.get(k)]
     return [f'{k} {asked.get(k)!r} instead of {wanted[k]!r}' for k in other]

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 import shineon
 
-from .errors import OptionError, inside, replacing
+from .errors import DataError, OptionError, inside, replacing
 
 # %% ../../nbs/core/02_run_folder.ipynb #50c32f7f
 _ipython = ('In', 'Out', 'exit', 'quit', 'open', 'get_ipython')
@@ -162,10 +162,13 @@ def write_params(
 def read_params(
     folder:Path, # of a run
 ) -> tuple[dict,dict]: # options as they ran; as they were asked for
-    "Options of a run, from its `params.yaml`"
-    params = yaml.safe_load((folder/'params.yaml').read_text(encoding='utf8'))
-    asked = params.pop('asked', {})
-    return params, params | asked
+    "Options of a run, from its `params.yaml`; `DataError` where that is damaged"
+    text = (folder/'params.yaml').read_bytes()
+    try: params = yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError): params = None
+    asked = params.pop('asked', {}) if isinstance(params, dict) else None
+    if isinstance(asked, dict): return params, params | asked
+    raise DataError('params.yaml is damaged', folder, 'Remove the folder, or choose another --name')
 
 # %% ../../nbs/core/02_run_folder.ipynb #457d5998
 _free_options = ('resume', 'overwrite', 'experiments_dir', 'gpu_ids', 'workers') # do not change what comes out
