@@ -27,7 +27,9 @@ from shineon.train.frames import FrameCheckpointing
 from shineon.train.gan import EMACallback, GANCallback, SamsLoss
 from shineon.train.learner import fit_schedule, tryon_learner
 from shineon.train.losses import UNetMaskLoss, WarpLoss
-from shineon.tryon.dress import BatchedNetworks, dress, save_result, tryon_reader
+from shineon.tryon.batching import BatchedNetworks
+from shineon.tryon.dress import dress, tryon_reader
+from shineon.tryon.results import save_result
 from fastai.callback.core import Callback # fastai after shineon
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
