@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'Frame', 'Video', 'Layout', 'find_layout', 'layout_root', 'vvt_place', 'vvt_cloth', 'vvt_videos',
-           'truth_files', 'needed_files', 'check_videos', 'split_videos', 'read_tryon_list', 'random_pairs']
+           'truth_files', 'vvt_photo', 'needed_files', 'check_videos', 'split_videos', 'read_tryon_list',
+           'random_pairs']
 
 # %% ../../nbs/data/12_layouts.ipynb #94b2a8ca
 import csv, os, random
@@ -40,6 +41,9 @@ def _no_truth(root, video, cloth): return []
 # %% ../../nbs/data/12_layouts.ipynb #10b71e28
 def _no_true_folders(root): return [], None
 
+# %% ../../nbs/data/12_layouts.ipynb #b28effcd
+def _no_photo(root, stem): return None
+
 # %% ../../nbs/data/12_layouts.ipynb #3e062eb8
 @dataclass(frozen=True)
 class Layout:
@@ -50,6 +54,7 @@ class Layout:
     root_option:str='dataroot' # option that holds the root
     truth:Callable=_no_truth # root, video, cloth -> (picture, grid) of each frame; empty without truth
     true_folders:Callable=_no_true_folders # root -> folders of true frames; folder of flow, or None
+    photo:Callable=_no_photo # root, stem of a garment's file -> its product photo, or None
     files:Collection=FILES # kinds of file it can give
 
 # %% ../../nbs/data/12_layouts.ipynb #6efb90a1
@@ -195,8 +200,16 @@ def _is_vvt(root): # a folder with product photos, and frames of training or tes
     frames = (root/mode/vvt_place('image', mode)[0] for mode in ('train', 'test'))
     return (root/'clothes_person').is_dir() and any(f.is_dir() for f in frames)
 
+# %% ../../nbs/data/12_layouts.ipynb #7f5a9464
+def vvt_photo(
+    root:str|Path, # folder of the data set
+    stem:str, # of a product photo's file, as in the names of results
+) -> Path|None: # `None`: there is none
+    "The product photo of a garment in the VVT layout"
+    return min((Path(root)/'clothes_person').rglob(f'{stem}.*'), default=None) if stem else None
+
 # %% ../../nbs/data/12_layouts.ipynb #de011219
-LAYOUTS.add(Layout('vvt', vvt_videos, _is_vvt, 'vvt_dataroot', truth_files, _vvt_true_folders))
+LAYOUTS.add(Layout('vvt', vvt_videos, _is_vvt, 'vvt_dataroot', truth_files, _vvt_true_folders, vvt_photo))
 
 # %% ../../nbs/data/12_layouts.ipynb #b0e998aa
 def _refuse_unknown(option, names, of): # inputs that an option names

@@ -19,6 +19,7 @@ from PIL import Image
 from ..core.errors import DataError, OptionError, replacing
 from ..core.media import contact_sheet, labelled, read_picture, write_video
 from ..core.run_folder import write_json
+from ..data.layouts import find_layout
 from .measure import find_truth, find_videos, match_truth, read_frames
 from .metrics import METRICS
 from .tables import (check_comparable, difference_rows, differences, metric_names, table_rows,
@@ -97,8 +98,9 @@ def _far(pic, true, gain): # absolute difference, enlarged
 
 # %% ../../nbs/evaluate/65_page.ipynb #b3cb9ab7
 def _garment_photo(root, garment): # the product photo, where the truth is a data set that has it
-    found = sorted((Path(root)/'clothes_person').rglob(f'{garment}.*')) if garment else []
-    return read_picture(found[0]) if found else None
+    layout = find_layout(root)
+    photo = layout.photo(root, garment) if layout and garment else None
+    return read_picture(photo) if photo else None
 
 # %% ../../nbs/evaluate/65_page.ipynb #acb3b05d
 class VideoComparison:
