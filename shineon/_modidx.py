@@ -356,6 +356,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'shineon.cli.notebooks.fill_names': ('cli/notebooks.html#fill_names', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks.handling': ('cli/notebooks.html#handling', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks.load_asked': ('cli/notebooks.html#load_asked', 'shineon/cli/notebooks.py'),
+                                       'shineon.cli.notebooks.network_option': ( 'cli/notebooks.html#network_option',
+                                                                                 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks.no_option': ('cli/notebooks.html#no_option', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks.option_value': ( 'cli/notebooks.html#option_value',
                                                                                'shineon/cli/notebooks.py'),

@@ -99,6 +99,7 @@ experiments_dir: str = "experiments" # where runs lie
 overwrite: bool = False # throw away an earlier run of this name
 checkpoint: str = "" # go on with a stopped run
 plugins: list[str] = [] # modules, files or notebooks of your own to load first
+seed: int = 0 # of every random choice
 gpu_ids: str = "0" # number of the GPU
 loglevel: str = "info" # how much the terminal shows
 # data
@@ -111,28 +112,25 @@ width: int = 8 # features of a layer
 
 cells = ['''
 from shineon.core.plugins import load_plugins
-from shineon.core.run_folder import collect_params, open_run, run_folder, write_json
+from shineon.core.run_folder import collect_params
 from shineon.data.clips import ClipReader
-from shineon.data.layouts import LAYOUTS, layout_root, split_videos
+from shineon.data.layouts import LAYOUTS
 from shineon.data.loaders import clip_loaders
-from shineon.models.networks import NETWORKS
-from shineon.train.learner import fit_schedule, seed_everything, tryon_learner
+from shineon.train.learner import (begin_run, find_data, finish_run, new_network, run_training, training_videos,
+                                   tryon_learner)
 from shineon.train.losses import UNetMaskLoss
-params = collect_params(globals())
 load_plugins(plugins)
+params = collect_params(globals())
 ''', '''
-seed_everything(0)
-folder = run_folder(name, experiments_dir, 'train_mine', overwrite)
-videos = LAYOUTS[dataset].videos(layout_root(LAYOUTS[dataset], params), warp_cloth_dir='warped')
+device, folder, start = begin_run('train_mine', name, experiments_dir, overwrite, checkpoint, seed, gpu_ids)
+model = new_network('mine', person_inputs=person_inputs, width=width)
 reader = ClipReader(person_inputs, fine_height=128, fine_width=64, warped=True)
-train, valid = split_videos(videos, .34)
-dls = clip_loaders(train, valid, reader, batch_size=4, workers=0, device='cpu')
-model = NETWORKS['mine'].cls(person_inputs, width=width)
-learn = tryon_learner(dls, model, UNetMaskLoss(wt_vgg=0), folder=folder, lr=1e-2, keep_epochs=2, decay_epochs=2,
-                      val_check_interval=1., options=params)
-open_run(folder, params, 'cpu')
-scores = fit_schedule(learn)
-write_json(folder/'metrics.json', scores)
+root = find_data(LAYOUTS[dataset], params)
+train, valid = training_videos(LAYOUTS[dataset], root, reader, warp_cloth_dir='warped', val_fraction=.34, workers=0)
+dls = clip_loaders(train, valid, reader, batch_size=4, workers=0, device=device)
+learn = tryon_learner(dls, model, UNetMaskLoss(wt_vgg=0), folder=folder, lr=1e-2, keep_epochs=1, decay_epochs=1,
+                      val_check_interval=1., options=params, loglevel=loglevel)
+finish_run(learn, folder, run_training(learn, folder, params, start=start))
 ''']
 
 def as_notebook(*sources):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import shineon
 from .notebooks import Option, check_params, default_options, execute, fill_names, load_asked
-from .notebooks import no_option, preset_help, read_options, read_preset, read_yaml, run_notebook
-from .notebooks import train_notebook, trains
+from .notebooks import network_option, no_option, preset_help, read_options, read_preset, read_yaml
+from .notebooks import run_notebook, train_notebook, trains
 from .run_table import print_runs, rerun_options
 from .sweep import print_plan, read_sweep, sweep
 from ..core.errors import OptionError, ShineOnError, Stopped
@@ -185,7 +185,7 @@ def _look_at_model(argv, plugins): # run notebook of the network, if one is name
     if theirs and train_notebook(theirs) != notebook:
         wrong = f'this preset is for the model {theirs}, not {model}'
         raise OptionError(wrong, preset, 'Choose another --preset, or leave --model out')
-    return notebook, check_params(notebook, values, preset)
+    return notebook, check_params(notebook, values | network_option(model or theirs), preset)
 
 # %% ../../nbs/cli/85_main.ipynb #d9ecff43
 def _takes_options(p, notebook, look, positional=''): # a command that executes a run notebook

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['run_notebooks', 'plugin_notebooks', 'run_notebook', 'trains', 'train_notebook', 'registered', 'Option',
-           'parameter_cell', 'read_options', 'default_options', 'fill_names', 'option_value', 'no_option',
-           'check_params', 'load_asked', 'preset_files', 'read_yaml', 'read_preset', 'preset_help', 'handling',
-           'KernelSignals', 'user_error', 'execute']
+           'parameter_cell', 'read_options', 'default_options', 'network_option', 'fill_names', 'option_value',
+           'no_option', 'check_params', 'load_asked', 'preset_files', 'read_yaml', 'read_preset', 'preset_help',
+           'handling', 'KernelSignals', 'user_error', 'execute']
 
 # %% ../../nbs/cli/80_notebooks.ipynb #45a69b7b
 import ast, difflib, errno, json, logging, re, signal, sys, threading
@@ -136,6 +136,20 @@ def default_options(
 ) -> dict: # value by name
     "Defaults of a run notebook's options"
     return {o.name: o.default for o in read_options(run_notebook(notebook))}
+
+# %% ../../nbs/cli/80_notebooks.ipynb #c3d7be40
+def network_option(
+    model:str, # name or synonym of a network
+) -> dict: # value of the option `network`; empty where the notebook's own network is meant
+    "What tells a run notebook to train another network than its own"
+    notebook = train_notebook(model)
+    if notebook == f'train_{model}': return {}
+    from shineon.models.networks import NETWORKS # late: it imports torch
+    name = NETWORKS[model].name
+    if notebook == f'train_{name}': return {}
+    if 'network' in default_options(notebook): return dict(network=name)
+    if notebook not in run_notebooks(): return {}
+    raise OptionError(f'{notebook} trains no other network', name, 'Give the network a run notebook of its own')
 
 # %% ../../nbs/cli/80_notebooks.ipynb #5ff11161
 def fill_names(

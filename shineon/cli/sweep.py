@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 from fastcore.basics import patch
 
-from .notebooks import check_params, default_options, handling, load_asked, read_preset
-from .notebooks import read_yaml, train_notebook, trains
+from .notebooks import check_params, default_options, handling, load_asked, network_option
+from .notebooks import read_preset, read_yaml, train_notebook, trains
 from .run_table import read_run
 from ..core.errors import OptionError, Stopped, at_least
 from ..core.run_folder import run_folder
@@ -93,7 +93,7 @@ def read_sweep(
     if plugins: options['plugins'] = list(plugins)
     load_asked(options, path) # before names are looked up
     if 'notebook' in says: notebook = says['notebook']
-    elif model: notebook = train_notebook(model)
+    elif model: notebook, options = train_notebook(model), network_option(model) | options
     else: raise OptionError('neither model nor notebook', path, 'Say what to run, such as "model: warp"')
     planned = dict(name=says.get('name', Path(path).stem), notebook=notebook, options=options,
                    grid=says.get('grid', {}), runs=says.get('runs') or [{}])
