@@ -1,14 +1,11 @@
 "An input, a layout, a network and a metric of one's own, in files outside the package, from the command line"
 import json, shutil
-from dataclasses import replace
 from pathlib import Path
 
 import nbformat, pytest, yaml
-from conftest import size
+from conftest import size, small
 from shineon.core.media import read_picture
 from shineon.data.layouts import vvt_videos
-from shineon.evaluate.metrics import METRICS
-from shineon.evaluate.tables import differences, read_result, table_rows
 from shineon.models.files import read_checkpoint
 from test_runs import equal, weights
 
@@ -177,7 +174,7 @@ data = ['--dataset', 'folder', '--dataroot', 'data']
 def metrics_of(home, name): return json.loads((home/'experiments'/name/'metrics.json').read_text())
 
 @pytest.fixture(scope='module')
-def trained(home, run):
+def mine_run(home, run):
     "Folder of a training run of the plugin's network"
     run('train', '--model', 'mine', '--name', 'first', *plugins, *data, '--gpu_ids', -1)
     return home/'experiments'/'first'
@@ -188,22 +185,38 @@ def dress(run, name, checkpoint, warp_run):
         '--out_fmt', 'png', '--warp_checkpoint', warp_run/'checkpoints'/'last.pt')
 
 @pytest.fixture(scope='module')
-def dressed(home, run, trained, unet_run, warp_run):
+def dressed(home, run, mine_run, unet_run, warp_run):
     "Folders of results of the plugin's network and of UNet-Mask"
-    dress(run, 'mine', trained/'checkpoints'/'last.pt', warp_run)
+    dress(run, 'mine', mine_run/'checkpoints'/'last.pt', warp_run)
     dress(run, 'unet', unet_run/'checkpoints'/'last.pt', warp_run)
     return [home/'test_results'/n for n in ('mine', 'unet')]
 
 @pytest.fixture(scope='module')
-def compared(home, run, dressed):
-    "Results of both, by method"
-    run('compare', *dressed, '--truth', 'data', '--name', 'both', *plugins, '--metrics', 'l1', 'edges', '--gpu_ids', -1)
-    return {n: read_result(home/'experiments'/'both'/'results'/f'{n}.json') for n in ('mine', 'unet')}
+def methods(home, dressed):
+    "Folders of results: of the two networks, and the true frames themselves"
+    exact = home/'test_results'/'exact'
+    for made in dressed[0].glob('*/*.png'): # VIDEO/GARMENT.FOR.FRAME.png
+        place = exact/made.parent.name/made.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(home/'data'/'test'/'image'/made.parent.name/made.name.split('.FOR.')[-1], place)
+    return [*dressed, exact]
 
-def test_trained(trained, home):
-    params = yaml.safe_load((trained/'params.yaml').read_text())
+def compare(home, run, name, methods, plugin):
+    "Tables and decided differences of a comparison"
+    run('compare', *methods, '--truth', 'data', '--name', name, '--plugins', plugin, '--metrics', 'l1', 'edges',
+        '--n_videos', 1, '--n_cases', 1, '--gpu_ids', -1)
+    metrics = metrics_of(home, name)
+    return metrics, (home/Path(metrics['page']).parent/'summary.md').read_text()
+
+@pytest.fixture(scope='module')
+def compared(home, run, methods):
+    "A comparison of all methods"
+    return compare(home, run, 'all', methods, 'mine.py')
+
+def test_trained(mine_run, home):
+    params = yaml.safe_load((mine_run/'params.yaml').read_text())
     assert params['plugins'] == ['mine.py'] and params['dataroot'] == 'data'
-    ckpt = read_checkpoint(trained/'checkpoints'/'last.pt')
+    ckpt = read_checkpoint(mine_run/'checkpoints'/'last.pt')
     assert ckpt['model'] == 'mine' and ckpt['config']['person_inputs'] == ['agnostic', 'arms']
     assert ckpt['state']['layers.0.weight'].shape[1] == 4 + 1 + 3 # arms have one channel
     assert 0 < metrics_of(home, 'first')['l1'] < 2
@@ -223,15 +236,30 @@ def test_evaluated(dressed, home, run):
     assert result['summary'].keys() == {'l1', 'edges'} and not result['not_computed']
 
 def test_compared(compared, home):
-    assert all({'l1', 'edges'} <= r['summary'].keys() for r in compared.values())
-    metrics = metrics_of(home, 'both')
+    metrics, table = compared
+    assert list(metrics['summary']) == ['mine', 'unet', 'exact']
+    assert all({'l1', 'edges'} == m.keys() for m in metrics['summary'].values())
     assert {d['metric'] for d in metrics['differences']} == {'l1', 'edges'}
-    assert 'edges' in Path(home/metrics['page']).read_text()
+    assert 'edges' in table and 'edges' in (home/metrics['page']).read_text()
 
-def test_rerun(trained, home, run):
+def test_trained_by_the_notebook_of_another_network(home, run):
+    "An entry that names a run notebook of the package; two plugins"
+    (home/'borrowed.py').write_text("""
+from shineon.models.networks import NETWORKS, Network
+class Borrowed(NETWORKS['mine'].cls): "Another class"
+NETWORKS.add(Network('borrowed', Borrowed, 'tryon', notebook='train_unet'))
+""")
+    run('train', '--model', 'borrowed', '--name', 'borrowed', '--plugins', 'mine.py', 'borrowed.py', *data, *small,
+        '--warp_cloth_dir', 'warped', '--person_inputs', 'arms', '--wt_vgg', 0, '--fast_dev_run')
+    folder = home/'experiments'/'borrowed'
+    ckpt = read_checkpoint(folder/'checkpoints'/'last.pt')
+    assert (ckpt['model'], ckpt['config']['person_inputs']) == ('borrowed', ['arms'])
+    assert yaml.safe_load((folder/'params.yaml').read_text())['network'] == 'borrowed'
+
+def test_rerun(mine_run, home, run):
     "With the plugins of the run, which the command line need not name"
     run('rerun', 'first', '--name', 'again')
-    assert equal(weights(home/'experiments'/'again'), weights(trained))
+    assert equal(weights(home/'experiments'/'again'), weights(mine_run))
     assert yaml.safe_load((home/'experiments'/'again'/'params.yaml').read_text())['plugins'] == ['mine.py']
 
 def refused(shineon_command, home, *args):
@@ -240,11 +268,11 @@ def refused(shineon_command, home, *args):
     assert r.status == 2 and r.err.startswith('shineon: ') and r.err.count('\n') == 1, r.err
     return r.err
 
-def test_checkpoint_without_its_plugin(trained, home, vvt, shineon_command):
+def test_checkpoint_without_its_plugin(mine_run, home, vvt, shineon_command):
     "It says which one it needs, and loads nothing by itself"
     mark = home/'mine.loaded'
     mark.unlink()
-    checkpoint = trained/'checkpoints'/'last.pt'
+    checkpoint = mine_run/'checkpoints'/'last.pt'
     args = ['tryon', '--name', 'x', '--vvt_dataroot', vvt, *size, '--checkpoint', checkpoint]
     err = refused(shineon_command, home, *args)
     assert str(checkpoint) in err and "'mine'" in err and '--plugins mine.py' in err
@@ -258,20 +286,25 @@ def test_plugins_that_fail(home, shineon_command):
     err = refused(shineon_command, home, 'train', '--model', 'mine', '--name', 'x')
     assert '"mine"' in err
 
-def ranking(named):
-    "Who is better by edges, and whose value is bold in the table"
-    better = [d['better'] for d in differences(named) if d['metric'] == 'edges']
-    head, *rows = table_rows(named, bold='**{}**')
-    column = next(i for i,h in enumerate(head) if h.startswith('edges'))
-    return better, [row[0] for row in rows if row[column].startswith('**')]
+def best(table, metric):
+    "Method whose value of a metric is bold in a table in Markdown"
+    head, _, *rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in table.splitlines()]
+    column = next(i for i,name in enumerate(head) if name.startswith(metric))
+    return [row[0] for row in rows if row[column].startswith('**')]
 
-def test_ranking_follows_the_direction(compared, monkeypatch):
-    "Nothing is changed but `better` of one entry"
-    entry = replace(METRICS['l1'], name='edges', title='edges')
-    rankings = []
-    for better in ('lower', 'higher'):
-        monkeypatch.setitem(METRICS._entries, 'edges', replace(entry, better=better))
-        rankings.append(ranking(compared))
-    (first, bold), (first_other, bold_other) = rankings
-    assert len(bold) == len(bold_other) == 1 and bold != bold_other
-    assert first != first_other or first == ['']
+def better(metrics, metric):
+    "Who is surely better, of each pair with the true frames"
+    pairs = [d for d in metrics['differences'] if d['metric'] == metric and 'exact' in (d['a'], d['b'])]
+    return [d['better'] for d in pairs]
+
+def test_ranking_follows_the_direction(compared, home, run, methods):
+    "Another plugin differs in nothing but one entry's `better`"
+    metrics, table = compared
+    assert best(table, 'edges') == best(table, 'L1') == ['exact']
+    assert better(metrics, 'edges') == better(metrics, 'l1') == ['exact', 'exact']
+    assert plugin.count("'lower'") == 1
+    (home/'turned.py').write_text(plugin.replace("'lower'", "'higher'"))
+    turned, table = compare(home, run, 'turned', methods, 'turned.py')
+    assert turned['summary'] == metrics['summary']
+    assert len(best(table, 'edges')) == 1 and best(table, 'edges') != ['exact'] and best(table, 'L1') == ['exact']
+    assert better(turned, 'edges') == ['mine', 'unet'] and better(turned, 'l1') == ['exact', 'exact']
