@@ -177,7 +177,7 @@ def _zeros(like, frames, ch): # frames of zeros: (b frames ch h w)
 
 # %% ../../nbs/models/35_sams.ipynb #13045030
 @patch
-def history(self:SamsGenerator,
+def frame_history(self:SamsGenerator,
     clip:dict, # a batch of clips
     n_frames_now:int|None=None, # how many of the last frames are drawn; all when not given
     past:dict|None=None, # what lies before the clip; zeros when not given
@@ -205,7 +205,7 @@ def _features(self:SamsGenerator, before, context, known, alone): # what the dec
 def draw_frame(self:SamsGenerator,
     clip:dict, # a batch of clips
     i:int, # number of the frame in its clip
-    history:dict, # as from `history`, with results up to frame `i-1`
+    history:dict, # as from `frame_history`, with results up to frame `i-1`
     alone:bool=False, # is it known that no frame lies before it?
 ) -> dict: # `result` `(b 3 h w)`, with `flow_warp` also `flow_mask` `(b 1 h w)`
     "Draw one frame"
@@ -224,7 +224,7 @@ def draw_frame(self:SamsGenerator,
 # %% ../../nbs/models/35_sams.ipynb #ee7d97ee
 @patch
 def _draw_clip(self:SamsGenerator, clip, n_frames_now, past): # results of the clip, and the row they are in
-    history = self.history(clip, n_frames_now, past)
+    history = self.frame_history(clip, n_frames_now, past)
     outs, n, first = [], clip['valid'].shape[1], history['result'].shape[1] - self.memory
     with cached() if n - first > 1 else nullcontext():
         for i in range(first, n):
@@ -254,7 +254,7 @@ def redraw_frame(self:SamsGenerator,
     past:dict|None=None, # as it was for `forward`
 ) -> dict: # what `forward` gave for this frame, `(b c h w)`, with a graph of its own
     "Draw one frame a second time, to take its gradients; no statistics move"
-    history = self.history(clip, n_frames_now, past)
+    history = self.frame_history(clip, n_frames_now, past)
     first = history['result'].shape[1] - self.memory
     history['result'] = torch.cat([history['result'], result[:,first:].detach()], 1)
     with frozen_statistics(self): return self.draw_frame(clip, i, history, past is None and i == first)
