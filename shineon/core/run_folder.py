@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['collect_params', 'log_level', 'gpu_numbers', 'process_number', 'this_process', 'is_alive', 'processor', 'environment',
-           'goes_on', 'run_folder', 'write_json', 'write_params', 'read_params', 'open_run', 'Parts']
+           'goes_on', 'own_files', 'is_run', 'run_kind', 'run_place', 'run_folder', 'write_json', 'write_params',
+           'read_params', 'set_aside', 'open_run', 'close_run', 'Parts']
 
 # %% ../../nbs/core/02_run_folder.ipynb #46298962
 import json, logging, os, platform, re, shutil, subprocess, tempfile
@@ -17,17 +18,15 @@ from fastcore.basics import patch
 
 import shineon
 
-from .errors import DataError, OptionError, inside, replacing
+from .errors import DataError, OptionError, replacing
+from .files import file_name, hold, lock_beside, read_limited, refuse_strangers, release
 
 # %% ../../nbs/core/02_run_folder.ipynb #50c32f7f
-_ipython = ('In', 'Out', 'exit', 'quit', 'open', 'get_ipython')
-
 def collect_params(
     names:dict, # `globals()` of a notebook, right after its parameter cell
 ) -> dict: # the options
-    "The plain values among a notebook's variables"
-    plain = (str, int, float, bool, list, dict, type(None))
-    return {k: v for k,v in names.items() if not k.startswith('_') and k not in _ipython and isinstance(v, plain)}
+    "The variables that a notebook's parameter cell declares with their types"
+    return {k: names[k] for k in names.get('__annotations__', {})}
 
 # %% ../../nbs/core/02_run_folder.ipynb #22b7f7ab
 _levels = 'debug', 'info', 'warning', 'error', 'critical'
@@ -53,9 +52,18 @@ def gpu_numbers(
     return ids
 
 # %% ../../nbs/core/02_run_folder.ipynb #59d59057
+_launch_variables = 'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'
+
 def process_number() -> tuple[int,int]: # the number of this one, from 0; how many there are
-    "Which of a run's processes this is"
-    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    "Which of a run's processes this is; `OptionError` where its environment is no whole one of torchrun's"
+    said = {k: os.environ[k] for k in _launch_variables if k in os.environ}
+    if not {'RANK', 'WORLD_SIZE'} & said.keys(): return 0, 1
+    try: number, n = int(said['RANK']), int(said['WORLD_SIZE'])
+    except (KeyError, ValueError): number, n = 0, 0
+    if 0 <= number < n and (n == 1 or len(said) == 4): return number, n
+    what = ', '.join(f'{k}={said[k]}' if k in said else f'no {k}' for k in _launch_variables)
+    do = 'Unset RANK and WORLD_SIZE, or start the processes with torchrun'
+    raise OptionError(f"this environment is half of torchrun's ({what})", do=do)
 
 # %% ../../nbs/core/02_run_folder.ipynb #bb760faf
 def this_process() -> dict: # plain values
@@ -118,24 +126,80 @@ def goes_on(
     return checkpoint == 'last' or bool(checkpoint) and Path(checkpoint).resolve().is_relative_to(folder.resolve())
 
 # %% ../../nbs/core/02_run_folder.ipynb #d00028a9
+_run_files = ['params.yaml', 'environment.json', 'metrics.json', 'output.txt', 'parts/**', # of every run
+              'checkpoints/*.pt', 'tensorboard/**', # of training
+              'tables/*', 'results/**', 'report/**', # of try-ons, evaluations, comparisons
+              'sample/**', 'noise/**', 'dark/**'] # of trials
+
+def own_files(
+    notebook:str, # name of a run notebook
+) -> list[str]: # patterns, for `refuse_strangers`
+    "Files that a run may leave in its folder"
+    return [*_run_files, f'{notebook}.ipynb', f'{notebook}.*.ipynb']
+
+# %% ../../nbs/core/02_run_folder.ipynb #50c19a53
+def is_run(
+    folder:Path, # any
+) -> bool:
+    "Does this folder hold a run, or what is left of one?"
+    names = 'params.yaml', 'environment.json', 'metrics.json', 'parts'
+    return any((folder/n).exists() for n in names) or any(folder.glob('checkpoints/*.pt'))
+
+# %% ../../nbs/core/02_run_folder.ipynb #0aae6e4c
+def run_kind(
+    folder:Path, # of a run, of this version or an earlier one
+) -> str: # name of its notebook; empty where it cannot be told
+    "Which run notebook made a run"
+    try: said = json.loads(read_limited(folder/'environment.json')).get('notebook')
+    except (DataError, ValueError, AttributeError, RecursionError): said = None
+    if said and isinstance(said, str): return said
+    executed = sorted(f.stem for f in folder.glob('*.ipynb') if '.' not in f.stem)
+    return executed[0] if executed else ''
+
+# %% ../../nbs/core/02_run_folder.ipynb #87643a48
+def run_place(
+    name:str, # of a run
+    experiments_dir:str|Path='experiments', # where runs lie
+) -> Path: # its folder, whether it is there or not
+    "Folder of the run of this name; `OptionError` for what cannot be the name of one"
+    bad = '/' in name or name[:1] in ('', '.') or name[-1:] in ('.', ' ') or not name.isprintable()
+    if not bad and len(os.fsencode(name)) <= 150 and not name.endswith('.earlier'): return Path(experiments_dir)/name
+    do = 'Use a plain name: no /, no dot at its ends, nothing that cannot be printed, at most 150 bytes, not .earlier'
+    raise OptionError(f'name {name[:200]!r} cannot be that of a run', do=do)
+
+# %% ../../nbs/core/02_run_folder.ipynb #9a36f6f4
+_going_on = dict(tryon='--resume', evaluate='--resume', compare='')
+
+def _ways(kind): # what can be done where there is a run of this name
+    on = _going_on.get(kind, '--checkpoint last')
+    return f'Choose another --name, {f"go on with it ({on}), " * bool(on)}or let a new one take its place (--overwrite)'
+
+# %% ../../nbs/core/02_run_folder.ipynb #70b132f5
+def _refuse_taken(folder, kind, overwrite, on): # `on`: the run there goes on
+    if not folder.is_dir():
+        if os.path.lexists(folder): raise OptionError('this is no folder', folder, 'Choose another --name')
+        return
+    run, other = is_run(folder), run_kind(folder)
+    if run and other and kind and other != kind:
+        raise OptionError(f'this is a run of {other}, not of {kind}', folder, 'Choose another --name')
+    if run and not overwrite and not on: raise OptionError('there is a run of this name', folder, _ways(kind))
+    if not on: refuse_strangers(folder, own_files(kind or other), 'folder')
+
+# %% ../../nbs/core/02_run_folder.ipynb #6f15a184
 def run_folder(
     name:str, # of the run; a name with the time is made up when empty
     experiments_dir:str|Path='experiments', # where runs lie
-    kind:str='run', # begins a made-up name
-    overwrite:bool=False, # a run of this name will be thrown away
+    kind:str='', # name of the run notebook; begins a made-up name
+    overwrite:bool=False, # a run of this name may be replaced
     temporary:bool=False, # a run without a name goes to a temporary folder
     checkpoint:str='', # `last`, or one of the run's own: the run of this name goes on
 ) -> Path: # the folder; nothing in it is touched
-    "Folder of a run; `OptionError` if there is a run of that name which neither goes on nor may be thrown away"
+    "Folder of a run; `OptionError` if what lies there neither goes on nor may be replaced"
     if temporary and process_number()[1] > 1:
         raise OptionError('a trial is for one process', do='Name a data set, or give one device')
     if temporary and not name: experiments_dir = tempfile.mkdtemp(prefix='shineon-')
-    folder = inside(experiments_dir, name or f'{kind}_{datetime.now():%Y%m%d-%H%M%S}')
-    if folder.resolve() == Path(experiments_dir).resolve():
-        raise OptionError(f'name "{name}" names no folder', do='Use a plain name')
-    if (folder/'params.yaml').exists() and not overwrite and not goes_on(folder, checkpoint):
-        ways = 'Choose another --name, go on with it (--checkpoint last), or throw it away (--overwrite)'
-        raise OptionError('there is a run of this name', folder, ways)
+    folder = run_place(name or f'{kind or "run"}_{datetime.now():%Y%m%d-%H%M%S}', experiments_dir)
+    _refuse_taken(folder, kind, overwrite, goes_on(folder, checkpoint))
     return folder
 
 # %% ../../nbs/core/02_run_folder.ipynb #e7bc3cba
@@ -144,7 +208,8 @@ def write_json(
     values:dict, # plain values
 ):
     "Write a JSON file whole or not at all"
-    with replacing(path) as f: f.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding='utf8')
+    text = json.dumps(values, indent=1, ensure_ascii=False)
+    with replacing(path) as f: f.write_bytes(text.encode('utf8', 'backslashreplace')) # names need not be UTF-8
 
 # %% ../../nbs/core/02_run_folder.ipynb #2a4d0083
 def write_params(
@@ -163,9 +228,10 @@ def read_params(
     folder:Path, # of a run
 ) -> tuple[dict,dict]: # options as they ran; as they were asked for
     "Options of a run, from its `params.yaml`; `DataError` where that is damaged"
-    text = (folder/'params.yaml').read_bytes()
-    try: params = yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError): params = None
+    file = folder/'params.yaml'
+    if not os.path.lexists(file): raise FileNotFoundError(file)
+    try: params = yaml.safe_load(read_limited(file, 2**20))
+    except Exception: params = None # a damaged file can raise anything
     asked = params.pop('asked', {}) if isinstance(params, dict) else None
     if isinstance(asked, dict): return params, params | asked
     raise DataError('params.yaml is damaged', folder, 'Remove the folder, or choose another --name')
@@ -183,33 +249,84 @@ def _refuse_other_options(folder, params): # those of a run that is resumed
     raise OptionError(what, folder, 'Go on with the same options, or choose another --name')
 
 # %% ../../nbs/core/02_run_folder.ipynb #44946eac
-_run_files = ('params.yaml', 'environment.json', 'metrics.json', 'checkpoints', 'tensorboard', 'parts')
+def _earlier(folder): # where the run is kept that this one replaces
+    return folder.with_name(f'{folder.name}.earlier')
 
-def _remove_run(folder): # what an earlier run has left there
-    for old in (folder/f for f in _run_files):
-        if old.is_dir(): shutil.rmtree(old)
-        else: old.unlink(missing_ok=True)
+# %% ../../nbs/core/02_run_folder.ipynb #b3c5048d
+def _discard(folder, notebook): # a run, by the list of its files
+    refuse_strangers(folder, own_files(notebook))
+    shutil.rmtree(folder)
 
 # %% ../../nbs/core/02_run_folder.ipynb #c1c3c2eb
+def set_aside(
+    folder:Path, # from `run_folder`
+    notebook:str='', # name of the run notebook
+):
+    "Make room for a new run: the older one becomes `NAME.earlier`, or goes if there was nothing whole in it"
+    if not is_run(folder): return
+    refuse_strangers(folder, own_files(notebook or run_kind(folder)))
+    earlier, finished = _earlier(folder), (folder/'metrics.json').exists()
+    if finished or not earlier.exists() and any(folder.glob('checkpoints/*.pt')):
+        if earlier.exists(): _discard(earlier, notebook)
+        folder.rename(earlier)
+        folder.mkdir()
+        print(f'the earlier run is kept in {earlier} until this one has finished', flush=True)
+    else: _empty(folder)
+
+# %% ../../nbs/core/02_run_folder.ipynb #179fb4dd
+def _empty(folder): # but for executed notebooks, and what a sweep writes there
+    for old in folder.iterdir():
+        if old.suffix == '.ipynb' or old.name == 'output.txt': continue
+        if old.is_dir() and not old.is_symlink(): shutil.rmtree(old)
+        else: old.unlink()
+
+# %% ../../nbs/core/02_run_folder.ipynb #ab7dc0e1
+def _starts_before(file): # from the environment.json of a run that goes on
+    if not file.exists(): return []
+    try: was = json.loads(read_limited(file))
+    except Exception: was = None # any content
+    if not isinstance(was, dict):
+        print(f'{file} is damaged: what it said of earlier starts is lost', flush=True)
+        return []
+    before = was.pop('before', [])
+    return [*(before if isinstance(before, list) else []), was]
+
+# %% ../../nbs/core/02_run_folder.ipynb #658f707a
 def open_run(
-    folder:Path, # from `run_folder`; made, and an earlier run in it thrown away unless it goes on
+    folder:Path, # from `run_folder`; made, and an older run in it set aside unless it goes on
     params:dict, # every option of the run, `seed` among them, and `checkpoint` where it goes on
     device:str='cpu', # where it computes
     resume:bool=False, # go on with what is done; `OptionError` where it was done with other options
     asked:dict|None=None, # options as they were asked for, where the run changed some of them
+    notebook:str='', # name of the run notebook
     **facts, # more to record of the machine: plain values
 ):
     "Start a run, or go on with it: write its options and environment into its folder (first process only)"
     if process_number()[0]: return
-    now, before = environment(params['seed'], device, **facts), folder/'environment.json'
+    hold(lock_beside(folder), f'the run {folder}')
+    record = folder/'environment.json'
+    now = dict(notebook=notebook or run_kind(folder)) | environment(params.get('seed'), device, **facts)
     if resume: _refuse_other_options(folder, params)
-    if (resume or goes_on(folder, params.get('checkpoint', ''))) and before.exists():
-        was = json.loads(before.read_text(encoding='utf8'))
-        now['before'] = [*was.pop('before', []), was]
+    if resume or goes_on(folder, params.get('checkpoint', '')):
+        now['before'] = _starts_before(record)
         (folder/'metrics.json').unlink(missing_ok=True) # figures of an end that is none any more
-    else: _remove_run(folder)
-    write_json(before, now)
+    else: set_aside(folder, notebook)
+    write_json(record, now)
     write_params(folder, params, asked)
+
+# %% ../../nbs/core/02_run_folder.ipynb #c05703a0
+def close_run(
+    folder:Path, # of the run
+    metrics:dict, # its figures: plain values
+    whole:bool=True, # all that was asked for is there
+):
+    "End a run: write `metrics.json`; what it replaced is thrown away now (first process only)"
+    if process_number()[0]: return
+    write_json(folder/'metrics.json', metrics)
+    if whole and (earlier := _earlier(folder)).is_dir():
+        try: _discard(earlier, run_kind(folder))
+        except OptionError as e: print(e, flush=True)
+    release(lock_beside(folder))
 
 # %% ../../nbs/core/02_run_folder.ipynb #a0e33b95
 class Parts:
@@ -218,7 +335,7 @@ class Parts:
         folder:Path, # of the run
         names:list[str], # of all parts, in order
     ):
-        self.files = {n: inside(folder, 'parts', f'{n}.json') for n in names}
+        self.files = {n: Path(folder)/'parts'/f'{file_name(n)}.json' for n in names}
         number, n = process_number()
         self.mine = names[number::n] # those of this process
 
@@ -228,8 +345,7 @@ def done(self:Parts,
     name:str, # of a part
 ) -> dict|None: # what was noted; `None`: still to be done, or to be done again since it failed
     "Result of a part"
-    try: said = json.loads(self.files[name].read_text(encoding='utf8'))
-    except (OSError, ValueError): return None
+    said = _noted(self.files[name])
     return None if 'error' in said else said
 
 # %% ../../nbs/core/02_run_folder.ipynb #c1f50201
@@ -242,12 +358,14 @@ def note(self:Parts,
     write_json(self.files[name], values)
 
 # %% ../../nbs/core/02_run_folder.ipynb #16270ba3
-def _why_failed(file): # what is noted in the file of a part
-    try: return json.loads(file.read_text(encoding='utf8'))['error']
-    except (OSError, ValueError): return 'it was not reached'
+def _noted(file): # what the file of a part says
+    try: said = json.loads(read_limited(file))
+    except Exception: said = None # not there, or of any content
+    return said if isinstance(said, dict) else dict(error='it was not reached')
 
 # %% ../../nbs/core/02_run_folder.ipynb #91500eaa
 @patch
 def failed(self:Parts) -> dict[str,str]: # name -> why
     "The parts that have not been done"
-    return {n: _why_failed(f) for n,f in self.files.items() if self.done(n) is None}
+    noted = {n: _noted(f) for n,f in self.files.items()}
+    return {n: str(said['error']) for n,said in noted.items() if 'error' in said}

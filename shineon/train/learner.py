@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import OptionError, at_least # shineon before fastai
-from ..core.run_folder import gpu_numbers, open_run, process_number, run_folder, write_json
+from ..core.run_folder import close_run, gpu_numbers, open_run, process_number, run_folder, set_aside
 from ..data.clips import ClipReader
 from ..data.layouts import Layout, Video, check_videos, layout_root, split_videos
 from ..data.loaders import n_batches
@@ -168,7 +168,7 @@ def fit_schedule(
 
 # %% ../../nbs/train/49_learner.ipynb #0ad725b7
 def begin_run(
-    kind:str, # begins a made-up name: the notebook's
+    kind:str, # name of the run notebook; begins a made-up name
     name:str='', # of the run
     experiments_dir:str='experiments', # where runs lie
     overwrite:bool=False, # throw away an earlier run of this name
@@ -183,6 +183,7 @@ def begin_run(
     seed_everything(seed)
     folder = run_folder(name, experiments_dir, kind, overwrite, temporary=trial, checkpoint=checkpoint)
     start = find_checkpoint(checkpoint, folder)
+    if trial: set_aside(folder, kind) # the sample set comes first
     print(folder, 'on', device)
     return device, folder, start
 
@@ -254,12 +255,13 @@ def run_training(
     asked:dict|None=None, # what was asked for instead, see `options_of_run`
     start:Path|None=None, # checkpoint to go on from
     compile:bool=False, # compile the networks' blocks
+    notebook:str='', # name of the run notebook
 ) -> dict: # losses and terms of the last epoch, and seconds
     "Try everything out, open the run's folder, and train"
     device = torch.device(learn.dls.device)
     try_out(learn, compile)
     if start: go_on(learn, start)
-    open_run(folder, options, device, asked=asked, **device_facts(device))
+    open_run(folder, options, device, asked=asked, notebook=notebook, **device_facts(device))
     begun = time.time()
     scores = fit_schedule(learn)
     return scores | dict(seconds=round(time.time() - begun, 1))
@@ -290,7 +292,7 @@ def finish_run(
     best = next(f for f in files if f.exists())
     n_parameters = sum(p.numel() for p in learn.model.parameters())
     facts = dict(steps=len(learn.recorder.losses), parameters=n_parameters, checkpoint=str(best))
-    write_json(folder/'metrics.json', scores | facts)
+    close_run(folder, scores | facts)
     print('the run lies in', folder)
     print('checkpoint:', best)
     print('watch it with: tensorboard --logdir', folder.parent)

@@ -9,12 +9,14 @@ __all__ = ['name_networks', 'untrained', 'Truth', 'read_truth', 'warp_sample', '
 # %% ../../nbs/tryon/53_methods.ipynb #8c2c73d3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..core.files import file_name, reading, regular_file
 from ..core.media import read_picture
 from ..core.ops import to_tensor, to_uint8
 from ..data.clips import ClipReader
@@ -31,8 +33,12 @@ def name_networks(
     "Networks by names that tell them apart"
     named = {}
     for network,path in zip(networks, checkpoints):
-        name = type(network).__name__
-        named[f'{name} {Path(path).parent.parent.name}' if name in named else name] = network
+        name, path = type(network).__name__, Path(path)
+        longer = f'{name} {path.parent.parent.name}'
+        further = (f'{longer} {path.stem} {i}' for i in count(2))
+        folders = {n.replace(' ', '_') for n in named}
+        names = chain([name, longer, f'{longer} {path.stem}'], further)
+        named[next(n for n in names if n.replace(' ', '_') not in folders)] = network
     return named
 
 # %% ../../nbs/tryon/53_methods.ipynb #9b1d0581
@@ -62,7 +68,9 @@ def read_truth(
     place = ResizeCrop(pic.shape[:2], *reader.size, reader.scale, picture)
     placed = to_tensor(place.picture(pic)[None]).to(device)
     if reader.scale != 1: return Truth(placed, None)
-    g = np.ascontiguousarray(place.picture(np.load(grid).astype(np.float32)))
+    with reading(grid, 'sampling grid'):
+        regular_file(grid, 'sampling grid')
+        g = np.ascontiguousarray(place.picture(np.load(grid, mmap_mode='r').astype(np.float32)))
     return Truth(placed, torch.from_numpy(g)[None].to(device))
 
 # %% ../../nbs/tryon/53_methods.ipynb #e2d9023e
@@ -120,7 +128,7 @@ def of(self:MethodFolders,
     method:str, # its name
 ) -> Path:
     "The folder of a method"
-    return self.results/method.replace(' ', '_') if self.apart else self.results
+    return self.results/file_name(method.replace(' ', '_')) if self.apart else self.results
 
 # %% ../../nbs/tryon/53_methods.ipynb #d3ac3812
 @patch
