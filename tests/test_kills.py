@@ -8,6 +8,8 @@ from test_runs import equal, train, weights
 command = [sys.executable, '-m', 'shineon.cli.main']
 long_run = ['--keep_epochs', 20, '--decay_epochs', 20, '--batch_size', 2, '--val_check_interval', .5,
             '--save_count', 7, '--keep', 2]
+small_options = dict(ngf=4, batch_size=4, workers=0, val_fraction=.34, val_check_interval=1., fine_height=128, fine_width=64,
+                     gpu_ids='-1', keep_epochs=2, decay_epochs=1, display_count=1)
 
 def finished(args, cwd, **kwargs):
     "Run a command to its end"
@@ -71,3 +73,129 @@ def test_full_disk(vvt, tmp_path):
     assert last.read_bytes() == before and not [f for f in last.parent.iterdir() if '.part' in f.name] # and no litter
     r = finished([*args, '--checkpoint', 'last'], tmp_path) # with room again
     assert r.returncode == 0, r.stderr
+
+# killed at random moments, then the same command again: what is there is whole, and in the end all is as without kills
+
+def contents(folder):
+    "Bytes of every visible file in a folder"
+    files = [p for p in sorted(folder.rglob('*')) if p.is_file() and not p.name.startswith('.')]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+def kill_often(args, cwd, kills, whole, seconds, seed=0):
+    """Begin a command and kill it, `kills` times within its first `seconds`; `whole` is called after each.
+
+    Returns how often it was killed before it came to its end."""
+    rng, killed, nowhere = random.Random(seed), 0, dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(kills):
+        with subprocess.Popen([*command, *map(str, args)], cwd=cwd, start_new_session=True, **nowhere) as p:
+            try: p.wait(rng.random()*seconds)
+            except subprocess.TimeoutExpired: kill(p); killed += 1
+        whole()
+    return killed
+
+def ended(args, cwd):
+    r = finished([*command, *map(str, args)], cwd)
+    assert r.returncode == 0, r.stderr
+    return time.time()
+
+def duration(args, cwd):
+    begun = time.time()
+    return ended(args, cwd) - begun
+
+def check_sample(tmp_path, kills):
+    args = 'sample', 'set', '--n_train', 3, '--n_test', 1, '--n_frames', 6
+    reference, place = tmp_path/'reference', tmp_path/'killed'
+    for d in (reference, place): d.mkdir()
+    seconds = duration(args, reference)
+    true = contents(reference)
+    def whole(): assert contents(place) in ({}, true)
+    assert kill_often(args, place, kills, whole, seconds)
+    ended(args, place)
+    assert contents(place) == true and os.listdir(place) == ['set'] # and no litter
+
+def test_sample_killed(tmp_path): check_sample(tmp_path, 5)
+
+@pytest.mark.long
+def test_sample_killed_often(tmp_path): check_sample(tmp_path, 20)
+
+@pytest.fixture
+def dressing(vvt, warp_run, unet_run):
+    last = lambda run: run/'checkpoints'/'last.pt'
+    return ['tryon', '--name', 'dress', '--vvt_dataroot', vvt, '--checkpoint', last(unet_run), '--warp_checkpoint',
+            last(warp_run), '--tryon_list', vvt/'tryon_list.csv', '--gpu_ids', '-1', '--out_fmt', 'mp4', 'png', '--resume']
+
+def results_of(place): return {k: v for k,v in contents(place/'test_results').items() if k.endswith(('.mp4', '.png'))}
+
+@pytest.mark.long
+def test_tryon_killed_often(dressing, tmp_path):
+    reference, place = tmp_path/'reference', tmp_path/'killed'
+    for d in (reference, place): d.mkdir()
+    seconds = duration(dressing, reference)
+    true = {k: v for k,v in results_of(reference).items() if 'contact_sheet' not in k} # of what the last start dressed
+    def whole():
+        assert all(true[k] == v for k,v in results_of(place).items() if 'contact_sheet' not in k)
+    assert kill_often(dressing, place, 20, whole, seconds) > 5
+    ended(dressing, place)
+    made = {k: v for k,v in results_of(place).items() if 'contact_sheet' not in k}
+    assert made == true
+    figures = [json.loads((d/'experiments'/'dress'/'metrics.json').read_text()) for d in (reference, place)]
+    assert all(a == b for a,b in zip(*(map(f.get, ('table', 'try_ons', 'files', 'failed')) for f in figures)))
+
+def overwriting(args, name, file, tmp_path, figures):
+    "Kill a command that replaces an older run: the older figures stay until there are new ones"
+    seconds = duration(args, tmp_path)
+    true = figures(tmp_path/'experiments'/name/file)
+    def whole():
+        places = tmp_path/'experiments'/name/file, tmp_path/'experiments'/f'{name}.earlier'/file
+        assert true in [figures(p) for p in places if p.exists()]
+    assert kill_often([*args, '--overwrite'], tmp_path, 20, whole, seconds) > 5
+    ended([*args, '--overwrite'], tmp_path)
+    assert figures(tmp_path/'experiments'/name/file) == true
+    assert not (tmp_path/'experiments'/f'{name}.earlier').exists()
+
+def summary(path): return json.loads(path.read_text())['summary']
+
+@pytest.mark.long
+def test_evaluate_killed_often(dressing, vvt, tmp_path):
+    ended(dressing, tmp_path)
+    args = 'evaluate', 'test_results/dress', '--truth', vvt, '--name', 'figures', '--metrics', 'ssim', 'l1', '--gpu_ids', '-1'
+    overwriting(args, 'figures', 'metrics.json', tmp_path, summary)
+    shown = tmp_path/'experiments'/'figures'/'metrics.json'
+    true = summary(shown)
+    kill_often([*args, '--resume'], tmp_path, 20, lambda: None, 8)
+    ended([*args, '--resume'], tmp_path)
+    assert summary(shown) == true
+
+@pytest.mark.long
+def test_compare_killed_often(dressing, vvt, tmp_path):
+    ended(dressing, tmp_path)
+    args = ['compare', 'test_results/dress', 'test_results/dress', '--labels', 'a', 'b', '--truth', vvt, '--name', 'both',
+            '--metrics', 'ssim', '--gpu_ids', '-1', '--report_dir', 'page']
+    page = tmp_path/'page'/'index.html'
+    overwriting(args, 'both', 'metrics.json', tmp_path, summary)
+    assert page.read_text().endswith('</html>\n') and len(list((tmp_path/'page'/'videos').iterdir())) > 0
+
+@pytest.mark.long
+def test_export_killed_often(unet_run, tmp_path):
+    args = 'export', unet_run/'checkpoints'/'last.pt', 'net.onnx'
+    seconds = duration(args, tmp_path)
+    true = (tmp_path/'net.onnx').read_bytes()
+    (tmp_path/'net.onnx').unlink()
+    def whole(): assert contents(tmp_path) in ({}, {'net.onnx': true})
+    assert kill_often(args, tmp_path, 20, whole, seconds) > 5
+    ended(args, tmp_path)
+    assert (tmp_path/'net.onnx').read_bytes() == true
+
+@pytest.mark.long
+def test_sweep_killed_often(vvt, tmp_path):
+    grid = dict(model='warp', options=dict(vvt_dataroot=str(vvt), **small_options), grid=dict(seed=[1, 2]))
+    reference, place = tmp_path/'reference', tmp_path/'killed'
+    for d in (reference, place):
+        d.mkdir()
+        (d/'two.yaml').write_text(json.dumps(grid))
+    seconds = duration(['sweep', 'two.yaml'], reference)
+    assert kill_often(['sweep', 'two.yaml'], place, 20, lambda: None, seconds) > 5
+    time.sleep(15) # runs that a killed sweep has left behind end by themselves
+    ended(['sweep', 'two.yaml'], place)
+    for n in ('two_seed=1', 'two_seed=2'):
+        assert equal(*(weights(d/'experiments'/n) for d in (reference, place)))
