@@ -41,7 +41,8 @@ def refused(answer, *texts):
 # names of runs
 
 names = {'a slash': 'new/wa', 'a way out': '../wa', 'the folder itself': '.', 'the folder above': '..', 'hidden': '.wa',
-         'a dot at the end': 'wa.', 'a blank at the end': 'wa ', 'a new line': 'w\na', 'an escape sequence': 'w\x1b[31ma',
+         'a dot at the end': 'wa.', 'a blank at the end': 'wa ', 'a new line': 'w\na',
+         'an escape sequence': 'w\x1b[31ma',
          'no UTF-8': 'w\udc80a', 'too long': 'w'*151, 'a name for old runs': 'wa.earlier', 'absolute': '/tmp/wa'}
 
 @pytest.mark.parametrize('name', names.values(), ids=names)
@@ -63,7 +64,8 @@ def as_run(folder, run, **more):
         (folder/name).write_text(text)
     for name in more.get('without', ()): (folder/name).unlink()
 
-others = {'notes': dict(files={'notes.txt': 'mine'}), 'weights for others': dict(files={'checkpoints/best.safetensors': 'x'}),
+others = {'notes': dict(files={'notes.txt': 'mine'}),
+          'weights for others': dict(files={'checkpoints/best.safetensors': 'x'}),
           'own notebook': dict(files={'analysis.ipynb': '{}'}), 'deep': dict(files={'checkpoints/old/a/b.pt': 'x'})}
 
 @pytest.mark.parametrize('more', others.values(), ids=others)
@@ -73,7 +75,9 @@ def test_strangers_are_named(more, warp_run, vvt, call, place):
     refused(call(*train(vvt, 'wa', '--overwrite')), 'also holds', next(iter(more['files'])))
     assert contents(place) == before and folder.is_dir()
 
-@pytest.mark.parametrize('without', [['params.yaml'], ['params.yaml', 'environment.json', 'metrics.json', 'train_warp.ipynb']])
+records = 'params.yaml', 'environment.json', 'metrics.json', 'train_warp.ipynb'
+
+@pytest.mark.parametrize('without', [records[:1], records], ids=['options', 'all'])
 def test_checkpoints_without_a_record(without, warp_run, vvt, call, place):
     as_run(place/'experiments'/'wa', warp_run, without=without)
     before = contents(place)

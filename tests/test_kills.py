@@ -8,8 +8,8 @@ from test_runs import equal, train, weights
 command = [sys.executable, '-m', 'shineon.cli.main']
 long_run = ['--keep_epochs', 20, '--decay_epochs', 20, '--batch_size', 2, '--val_check_interval', .5,
             '--save_count', 7, '--keep', 2]
-small_options = dict(ngf=4, batch_size=4, workers=0, val_fraction=.34, val_check_interval=1., fine_height=128, fine_width=64,
-                     gpu_ids='-1', keep_epochs=2, decay_epochs=1, display_count=1)
+small_options = dict(ngf=4, batch_size=4, workers=0, val_fraction=.34, val_check_interval=1., fine_height=128,
+                     fine_width=64, gpu_ids='-1', keep_epochs=2, decay_epochs=1, display_count=1)
 
 def finished(args, cwd, **kwargs):
     "Run a command to its end"
@@ -122,7 +122,8 @@ def test_sample_killed_often(tmp_path): check_sample(tmp_path, 20)
 def dressing(vvt, warp_run, unet_run):
     last = lambda run: run/'checkpoints'/'last.pt'
     return ['tryon', '--name', 'dress', '--vvt_dataroot', vvt, '--checkpoint', last(unet_run), '--warp_checkpoint',
-            last(warp_run), '--tryon_list', vvt/'tryon_list.csv', '--gpu_ids', '-1', '--out_fmt', 'mp4', 'png', '--resume']
+            last(warp_run), '--tryon_list', vvt/'tryon_list.csv', '--gpu_ids', '-1', '--resume',
+            '--out_fmt', 'mp4', 'png']
 
 def results_of(place): return {k: v for k,v in contents(place/'test_results').items() if k.endswith(('.mp4', '.png'))}
 
@@ -158,7 +159,8 @@ def summary(path): return json.loads(path.read_text())['summary']
 @pytest.mark.long
 def test_evaluate_killed_often(dressing, vvt, tmp_path):
     ended(dressing, tmp_path)
-    args = 'evaluate', 'test_results/dress', '--truth', vvt, '--name', 'figures', '--metrics', 'ssim', 'l1', '--gpu_ids', '-1'
+    args = ['evaluate', 'test_results/dress', '--truth', vvt, '--name', 'figures', '--metrics', 'ssim', 'l1',
+            '--gpu_ids', '-1']
     overwriting(args, 'figures', 'metrics.json', tmp_path, summary)
     shown = tmp_path/'experiments'/'figures'/'metrics.json'
     true = summary(shown)
@@ -169,8 +171,7 @@ def test_evaluate_killed_often(dressing, vvt, tmp_path):
 @pytest.mark.long
 def test_compare_killed_often(dressing, vvt, tmp_path):
     ended(dressing, tmp_path)
-    args = ['compare', 'test_results/dress', 'test_results/dress', '--labels', 'a', 'b', '--truth', vvt, '--name', 'both',
-            '--metrics', 'ssim', '--gpu_ids', '-1', '--report_dir', 'page']
+    args = ['compare', *['test_results/dress']*2, '--labels', 'a', 'b', '--truth', vvt, '--name', 'both', '--metrics', 'ssim', '--gpu_ids', '-1', '--report_dir', 'page']
     page = tmp_path/'page'/'index.html'
     overwriting(args, 'both', 'metrics.json', tmp_path, summary)
     assert page.read_text().endswith('</html>\n') and len(list((tmp_path/'page'/'videos').iterdir())) > 0
