@@ -171,7 +171,8 @@ def test_evaluate_killed_often(dressing, vvt, tmp_path):
 @pytest.mark.long
 def test_compare_killed_often(dressing, vvt, tmp_path):
     ended(dressing, tmp_path)
-    args = ['compare', *['test_results/dress']*2, '--labels', 'a', 'b', '--truth', vvt, '--name', 'both', '--metrics', 'ssim', '--gpu_ids', '-1', '--report_dir', 'page']
+    args = ['compare', *['test_results/dress']*2, '--labels', 'a', 'b', '--truth', vvt, '--name', 'both',
+            '--metrics', 'ssim', '--gpu_ids', '-1', '--report_dir', 'page']
     page = tmp_path/'page'/'index.html'
     overwriting(args, 'both', 'metrics.json', tmp_path, summary)
     assert page.read_text().endswith('</html>\n') and len(list((tmp_path/'page'/'videos').iterdir())) > 0
