@@ -160,9 +160,12 @@ def refuse_strangers(
 _held = {} # path -> open file
 
 # %% ../../nbs/core/08_files.ipynb #17667faa
-def _said(file): # what a lock's text says
-    try: return json.loads(os.pread(file, 4096, 0) or b'{}')
-    except ValueError: return {}
+def _said(file): # what a lock's text says; {} for any other text
+    try: said = json.loads(os.pread(file, 4096, 0))
+    except (ValueError, RecursionError): return {}
+    types = dict(pid=int, host=str, time=(int, float))
+    fits = isinstance(said, dict) and all(isinstance(said.get(k), t) for k,t in types.items())
+    return said if fits and 0 <= said['time'] < 2**33 else {}
 
 # %% ../../nbs/core/08_files.ipynb #33ebf3f9
 def _flocked(file): # did this process get it? Systems without `flock` go by the text alone
@@ -194,7 +197,7 @@ def _parents(): # numbers of the processes that this one works for, itself among
 # %% ../../nbs/core/08_files.ipynb #01716092
 def _refusal(path, what, said): # the error: somebody holds it
     since = time.strftime('%Y-%m-%d %H:%M', time.localtime(said.get('time', 0)))
-    who = f'process {said["pid"]} on {said.get("host")} since {since}' if 'pid' in said else 'another process'
+    who = f'process {said["pid"]} on {said["host"]} since {since}' if said else 'another process'
     do = f'Wait for it, or stop it. If it runs no more, remove {path}'
     return OptionError(f'{what} is being written by {who}', do=do)
 
