@@ -480,6 +480,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'shineon.core.files._lock_or_wait': ('core/files.html#_lock_or_wait', 'shineon/core/files.py'),
                                     'shineon.core.files._ours': ('core/files.html#_ours', 'shineon/core/files.py'),
                                     'shineon.core.files._parents': ('core/files.html#_parents', 'shineon/core/files.py'),
+                                    'shineon.core.files._quoted': ('core/files.html#_quoted', 'shineon/core/files.py'),
                                     'shineon.core.files._reason': ('core/files.html#_reason', 'shineon/core/files.py'),
                                     'shineon.core.files._refusal': ('core/files.html#_refusal', 'shineon/core/files.py'),
                                     'shineon.core.files._release_all': ('core/files.html#_release_all', 'shineon/core/files.py'),

@@ -144,7 +144,8 @@ def write_json(
     values:dict, # plain values
 ):
     "Write a JSON file whole or not at all"
-    with replacing(path) as f: f.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding='utf8')
+    text = json.dumps(values, indent=1, ensure_ascii=False) # bytes of names that are no UTF-8 become JSON's escapes:
+    with replacing(path) as f: f.write_text(text, encoding='utf8', errors='backslashreplace')
 
 # %% ../../nbs/core/02_run_folder.ipynb #2a4d0083
 def write_params(
