@@ -295,6 +295,7 @@ def replacing_folder(
             if path.exists(): path.rename(old)
             new.rename(path)
         finally:
+            if old.exists() and not path.exists(): old.rename(path) # stopped between the two renames
             for left in (new, old): shutil.rmtree(left, ignore_errors=True)
 
 # %% ../../nbs/core/08_files.ipynb #6b20af12
