@@ -79,11 +79,10 @@ def check_comparable(
     named:dict[str,dict], # results by method
 ):
     "`DataError` for results of two protocols: their figures are not on one scale"
-    (first, a), *others = ((n, _conventions(r)) for n,r in named.items())
-    for n,b in others:
+    for (m,a),(n,b) in combinations(((n, _conventions(r)) for n,r in named.items()), 2):
         for k in a.keys() & b.keys():
             if a[k] == b[k]: continue
-            raise DataError(f'{first} and {n} were measured in two ways: {k} is {a[k]} and {b[k]}',
+            raise DataError(visible(f'{m} and {n} were measured in two ways: {k} is {a[k]} and {b[k]}'),
                             do='Evaluate both with one --protocol and the same weights')
 
 # %% ../../nbs/evaluate/64_tables.ipynb #cec139bc
