@@ -7,7 +7,7 @@ __all__ = ['size_in_words', 'regular_file', 'reason', 'read_limited', 'reading',
            'refuse_strangers', 'hold', 'release', 'held', 'lock_beside', 'replacing_folder', 'check_writable']
 
 # %% ../../nbs/core/08_files.ipynb #25a60c0f
-import atexit, fcntl, hashlib, json, os, shutil, stat, time
+import atexit, fcntl, hashlib, json, os, re, shutil, stat, time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -91,16 +91,20 @@ def file_name(
     id:str, # name of a thing
 ) -> str: # a name that every file system takes
     "A file name from an id: different for different ids"
-    name = ''.join(c if c.isalnum() or c in _plain else quote(c, safe='', errors='surrogateescape') for c in id)
+    name = ''.join(c if c.isalnum() or c in _plain else _quoted(c) for c in id)
     if not name or name[0] in '. ' or name[-1] in '. ': name = _ends_quoted(name)
     if len(os.fsencode(name)) <= 200: return name
-    return f'{_beginning(name, 150)}%~{hashlib.sha256(os.fsencode(id)).hexdigest()[:16]}'
+    return f'{_beginning(name, 150)}%~{hashlib.sha256(id.encode("utf8", "surrogatepass")).hexdigest()[:16]}'
 
 # %% ../../nbs/core/08_files.ipynb #39424294
 def _ends_quoted(name): # a dot or a blank at an end hides a file, or is lost on some systems
     if not name: return '%'
     first, last = (f'%{ord(c):02X}' if c in '. ' else c for c in (name[0], name[-1]))
     return first if len(name) == 1 else first + name[1:-1] + last
+
+# %% ../../nbs/core/08_files.ipynb #6b252ea1
+def _quoted(c): # a character that a file name cannot hold, or half of a pair, which is none
+    return f'%u{ord(c):04X}' if '\ud800' <= c <= '\udfff' else quote(c, safe='')
 
 # %% ../../nbs/core/08_files.ipynb #769e7a87
 def _beginning(name, n): # at most so many bytes of it
@@ -112,7 +116,8 @@ def id_of(
 ) -> str|None: # `None` for a shortened one, which only its hash tells apart
     "The id behind a file name"
     if '%~' in name: return None
-    return '' if name == '%' else unquote(name, errors='surrogateescape')
+    if name == '%': return ''
+    return unquote(re.sub('%u([0-9A-F]{4})', lambda m: chr(int(m[1], 16)), name))
 
 # %% ../../nbs/core/08_files.ipynb #00b64286
 _leftovers = ('.*.part*', '.ipynb_checkpoints', '.DS_Store') # of writers that were killed, and of programs that look
@@ -299,6 +304,7 @@ def replacing_folder(
             if path.exists(): path.rename(old)
             new.rename(path)
         finally:
+            if old.exists() and not path.exists(): old.rename(path) # stopped between the two renames
             for left in (new, old): shutil.rmtree(left, ignore_errors=True)
 
 # %% ../../nbs/core/08_files.ipynb #6b20af12

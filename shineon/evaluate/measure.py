@@ -297,7 +297,7 @@ def compare_frames(
     workers:int=4, # threads that read
     device:str|torch.device='cpu', # where to compute
     tick:Callable=lambda n: None, # is told how many frames are done, after each batch
-) -> dict: # `names`, `missing`, `extra`, `per_frame`: metric -> a value for each name, `estimated_flows`, `resized`
+) -> dict: # `names` of true frames, `missing`, `extra`, `per_frame`: values by metric, `estimated_flows`, `resized`
     "Every metric of every frame of one video"
     both, missing, extra = match_frames(result, truth)
     order = {n: i for i,n in enumerate(truth.names)}
@@ -312,7 +312,7 @@ def compare_frames(
         meter.add(_tensor(pics, size).to(device), motion, scene)
         tick(len(names))
     per_frame = {k: [_rounded(v) for v in values] for k,values in meter.values.items()}
-    return dict(names=[a for a,_ in both], missing=missing, extra=extra, per_frame=per_frame,
+    return dict(names=[b for _,b in both], missing=missing, extra=extra, per_frame=per_frame,
                 estimated_flows=true.estimated, resized=resized)
 
 # %% ../../nbs/evaluate/63_measure.ipynb #c646590f

@@ -8,7 +8,8 @@ __all__ = ['result_names', 'result_rows', 'predict_batch', 'Board']
 # %% ../../nbs/train/46_board.ipynb #a90858a5
 from pathlib import Path
 
-from ..data.labels import inputs_of # shineon before fastai
+from ..core.text import markdown_text, visible # shineon before fastai
+from ..data.labels import inputs_of
 from ..data.loaders import picture_rows
 from ..models.layers import AttentionProbe, SelfAttention
 from .callback import TrainingMetric, network_to_save, prepared, terms_of
@@ -69,7 +70,7 @@ class Board(Callback):
         if self.options: self.writer.add_text('options', self.options_table(), self.train_iter)
 
     def options_table(self): # markdown
-        rows = [f'| {k} | `{v}` |' for k,v in self.options.items()]
+        rows = [f'| {markdown_text(k)} | {markdown_text(str(v))} |' for k,v in self.options.items()]
         return '\n'.join(['| option | value |', '|---|---|', *rows])
 
 # %% ../../nbs/train/46_board.ipynb #15517c0c
@@ -135,7 +136,7 @@ def after_batch(self:Board):
 def after_fit(self:Board):
     r = self.recorder
     if self.options and r.values:
-        plain = {k: v if isinstance(v, (int,float,str,bool)) else str(v) for k,v in self.options.items()}
+        plain = {k: v if isinstance(v, (int,float,bool)) else visible(str(v)) for k,v in self.options.items()}
         last = zip(r.metric_names[1:-1], r.values[-1])
         figures = {f'final/{n}': float(v) for n,v in last if v is not None}
         self.writer.add_hparams(plain, figures, run_name='.', global_step=self.train_iter)
