@@ -6,23 +6,26 @@
 __all__ = ['run_notebooks', 'plugin_notebooks', 'run_notebook', 'trains', 'train_notebook', 'registered', 'Option',
            'parameter_cell', 'read_options', 'default_options', 'network_option', 'fill_names', 'option_value',
            'no_option', 'check_params', 'load_asked', 'preset_files', 'read_yaml', 'read_preset', 'preset_help',
-           'handling', 'KernelSignals', 'user_error', 'execute']
+           'handling', 'KernelSignals', 'StopOnce', 'one_line', 'user_error', 'system_error', 'OnlyWaiting', 'execute']
 
 # %% ../../nbs/cli/80_notebooks.ipynb #45a69b7b
-import ast, difflib, errno, json, logging, re, signal, sys, threading
+import ast, difflib, errno, json, logging, math, os, re, resource, shutil, signal, sys, tempfile, threading, time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psutil, yaml
+import yaml
 from fastcore.basics import patch
 
 import shineon
 from ..core import errors
-from ..core.errors import OptionError, ShineOnError, Stopped
-from ..core.plugins import load_plugins
+from ..core.errors import DataError, OptionError, ShineOnError, Stopped
+from ..core.files import load_yaml, read_limited, reading
+from ..core.plugins import load_plugins, python_command
 from ..core.run_folder import log_level
 
 # %% ../../nbs/cli/80_notebooks.ipynb #8f77dd7f
@@ -108,8 +111,10 @@ def parameter_cell(
     notebook:str|Path, # file of a run notebook
 ) -> str: # its source
     "The cell of a notebook that defines its options"
-    cells = json.loads(Path(notebook).read_text(encoding='utf8'))['cells']
-    sources = [''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])]
+    data = read_limited(notebook, what='run notebook', error=OptionError)
+    with reading(notebook, 'run notebook', error=OptionError):
+        cells = json.loads(data)['cells']
+        sources = [''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])]
     if sources: return sources[0]
     what = 'this notebook has no cell with the tag "parameters"'
     raise OptionError(what, notebook, 'Tag its first code cell')
@@ -119,9 +124,16 @@ def read_options(
     notebook:str|Path, # file of a run notebook
 ) -> list[Option]: # in the cell's order
     "The options that a notebook's parameter cell defines"
+    changed = os.stat(notebook).st_mtime_ns if os.path.exists(notebook) else 0
+    return [replace(o) for o in _options(str(notebook), changed)]
+
+# %% ../../nbs/cli/80_notebooks.ipynb #ac6167cf
+@lru_cache
+def _options(notebook, changed): # of a notebook that was changed then
     source = parameter_cell(notebook)
-    nodes = [n for n in ast.parse(source).body if isinstance(n, ast.AnnAssign)]
-    return [_option(n, source.splitlines()) for n in nodes]
+    with reading(notebook, 'parameter cell', 'Write lines such as: name: str = "" # what it is', OptionError):
+        nodes = [n for n in ast.parse(source).body if isinstance(n, ast.AnnAssign)]
+        return [_option(n, source.splitlines()) for n in nodes]
 
 # %% ../../nbs/cli/80_notebooks.ipynb #b9b736b1
 def _option(node, lines): # the option that an assignment defines; its comment follows it
@@ -170,19 +182,43 @@ def _one(value, type_): # a value of this type, or ValueError
     if isinstance(value, bool) != (type_ == 'bool'): raise ValueError # to Python True is an int
     return float(value) if type_ == 'float' else value
 
+# %% ../../nbs/cli/80_notebooks.ipynb #56c2b384
+def _fault(o, value): # of an option's value: what to do instead; empty where nothing is wrong
+    for v in value if isinstance(value, list) else [value]:
+        if isinstance(v, float) and not math.isfinite(v): return 'Give a number'
+        if isinstance(v, int) and abs(v) >= 2**63: return 'Give a smaller number'
+        if isinstance(v, str) and not _utf8(v): return 'Give a text in UTF-8, without zero bytes'
+        if isinstance(value, list) and isinstance(v, str) and not v.strip(): return 'Leave the empty text out'
+    return 'Leave it out, or give a value' if value == '' and o.default != '' else ''
+
+# %% ../../nbs/cli/80_notebooks.ipynb #a85faaaf
+def _utf8(text): # can a notebook and a YAML file hold it?
+    try: text.encode('utf8')
+    except UnicodeEncodeError: return False
+    return '\0' not in text
+
+# %% ../../nbs/cli/80_notebooks.ipynb #c82a06e2
+def _shortened(value): # for a message
+    try: text = repr(value)
+    except ValueError: text = 'a number of thousands of digits'
+    return text if len(text) <= 200 else f'{text[:200]}...'
+
 # %% ../../nbs/cli/80_notebooks.ipynb #6cdea34c
 def option_value(
     o:Option, # which option
-    value:Any, # from a file, or from Python
+    value:Any, # from the command line, a file, or Python
     where:object='', # the file, for the message
 ) -> Any: # of the option's type
-    "The value in the option's type; `OptionError` where it is of another"
+    "The value in the option's type; `OptionError` where it is of another, or no run could use it"
+    several, quotes = o.type.startswith('list'), ', in quotes' if o.type == 'str' else ''
+    fault = f'Give a value of type {o.type}{quotes}'
     try:
-        if not o.type.startswith('list'): return _one(value, o.type)
-        if isinstance(value, (list, tuple)): return [_one(v, o.type[5:-1]) for v in value]
-    except ValueError: pass
-    quotes = ', in quotes' if o.type == 'str' else ''
-    raise OptionError(f'{o.name} is {value!r}', where, f'Give a value of type {o.type}{quotes}')
+        if several and not isinstance(value, (list, tuple)): raise ValueError
+        found = [_one(v, o.type[5:-1]) for v in value] if several else _one(value, o.type)
+        fault = _fault(o, found)
+    except (ValueError, OverflowError): pass
+    if not fault: return found
+    raise OptionError(f'{o.name} is {_shortened(value)}', where, fault)
 
 # %% ../../nbs/cli/80_notebooks.ipynb #0a2fa91f
 _not_yet = ('The layouts of VITON and MPV are not read yet: '
@@ -253,10 +289,11 @@ def read_yaml(
 ) -> dict: # its contents
     "A YAML file of names and values, or `OptionError`"
     advice = 'Write lines such as "batch_size: 4"'
-    try: values = yaml.safe_load(Path(path).read_text(encoding='utf8'))
-    except OSError: raise OptionError('no such file', path, 'Check the path') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise OptionError('this is no YAML', f'{path}{_line_of(e)}', advice) from None
+    data = read_limited(path, 2**20, error=OptionError)
+    try: values = load_yaml(data)
+    except yaml.YAMLError as e:
+        what = getattr(e, 'problem', None) or str(e)
+        raise OptionError('this is no YAML', f'{path}{_line_of(e)} ({what})', advice) from None
     if not isinstance(values, dict): raise OptionError('no names with values', path, advice)
     return values
 
@@ -279,11 +316,14 @@ def read_preset(
 # %% ../../nbs/cli/80_notebooks.ipynb #77157bfa
 def preset_help() -> str: # a line for each
     "The presets, each with the first line of its file"
-    def line(name, path):
-        first = path.read_text(encoding='utf8', errors='replace').partition('\n')[0]
-        comment = first.lstrip('# ') if first.startswith('#') else ''
-        return f'  {name:12} {comment}'.rstrip()
-    return '\n'.join(line(name, path) for name,path in preset_files().items())
+    lines = [f'  {name:12} {_comment(path)}'.rstrip() for name,path in preset_files().items()]
+    return '\n'.join(lines)
+
+# %% ../../nbs/cli/80_notebooks.ipynb #80834d09
+def _comment(path): # in the first line of a preset
+    try: first = read_limited(path, 2**20).decode('utf8', 'replace').partition('\n')[0]
+    except DataError: return '' # whoever asks for this one hears what is wrong with it
+    return first.lstrip('# ') if first.startswith('#') else ''
 
 # %% ../../nbs/cli/80_notebooks.ipynb #d40cbfdf
 @contextmanager
@@ -300,25 +340,75 @@ def handling(
 
 # %% ../../nbs/cli/80_notebooks.ipynb #10e54212
 class KernelSignals:
-    "A signal handler that passes signals on to this process's kernel; a second one kills it"
-    def __init__(self): self.received, self.ended = [], threading.Event()
+    "A signal handler that tells a kernel to stop, once, however many signals come"
+    def __init__(self):
+        self.received, self.kernel = [], None # numbers of signals; a `subprocess.Popen`
+        self.launching = self.running = False # may there be a kernel? Has a cell begun?
+        self.ended = threading.Event()
 
 # %% ../../nbs/cli/80_notebooks.ipynb #35baf440
 @patch
 def __call__(self:KernelSignals, number, frame):
-    "Pass a signal on"
-    kernels = psutil.Process().children()
-    if not kernels: raise KeyboardInterrupt
+    "Note a signal, and see to it that the run ends"
     self.received.append(number)
     first = len(self.received) == 1
-    for k in kernels: k.send_signal(number) if first else k.kill()
-    if first: threading.Thread(target=self._repeat, args=(number,), daemon=True).start()
+    if self.ended.is_set(): return
+    if first and not self.launching: raise KeyboardInterrupt(number) # papermill is being imported
+    if self.kernel and not self.running: self.kernel.kill()
+    if self.running and first: threading.Thread(target=self._tell, daemon=True).start()
+    if self.running and not first: _hint()
 
 # %% ../../nbs/cli/80_notebooks.ipynb #dfa28228
 @patch
-def _repeat(self:KernelSignals, number): # until the kernel has ended
-    while not self.ended.wait(10): # seconds
-        for k in psutil.Process().children(): k.send_signal(number)
+def _tell(self:KernelSignals): # the kernel, until it has ended
+    number = self.received[0]
+    while not self.ended.is_set():
+        dies = number == signal.SIGTERM and not _catches(self.kernel.pid, number)
+        self.kernel.send_signal(signal.SIGINT if dies else number)
+        self.ended.wait(10) # seconds
+
+# %% ../../nbs/cli/80_notebooks.ipynb #3c9c5aae
+def _catches(pid, number): # does this process wait for this signal?
+    try: mask = re.search(r'^SigCgt:\s*(\w+)', Path(f'/proc/{pid}/status').read_text(), re.M)[1]
+    except (OSError, TypeError): return False # a system that does not tell
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+# %% ../../nbs/cli/80_notebooks.ipynb #deefa992
+def _hint(): # for whoever presses Ctrl-C again
+    said = b'\nshineon: stopping, as soon as all is saved. Ctrl-\\ ends the run at once, and loses what is not\n'
+    if os.isatty(2): os.write(2, said)
+
+# %% ../../nbs/cli/80_notebooks.ipynb #1d7f9961
+@patch
+def check(self:KernelSignals):
+    "Raise `Stopped` if a signal has come"
+    if self.received: raise Stopped('stopped', number=self.received[0])
+
+# %% ../../nbs/cli/80_notebooks.ipynb #29f5a970
+@patch
+def cell_begins(self:KernelSignals,
+    cell:dict, # of the notebook
+    **_, # what nbclient tells besides
+):
+    "From the first code cell on the kernel decides how the run ends"
+    self.check()
+    self.running = self.running or cell['cell_type'] == 'code'
+
+# %% ../../nbs/cli/80_notebooks.ipynb #964725ac
+class StopOnce:
+    "A signal handler that raises `KeyboardInterrupt`, but for ten seconds no second one"
+    def __init__(self): self.quiet, self.over = -math.inf, False # until when; when all is done, no signal says anything
+    def __call__(self, number, frame):
+        if self.over or time.monotonic() < self.quiet: return
+        self.quiet = time.monotonic() + 10
+        raise KeyboardInterrupt(number)
+
+# %% ../../nbs/cli/80_notebooks.ipynb #d5348e35
+def one_line(
+    text:str, # any
+) -> str: # without line breaks
+    "A text in one line"
+    return ' '.join(l.strip() for l in text.splitlines() if l.strip())
 
 # %% ../../nbs/cli/80_notebooks.ipynb #a6677f85
 def user_error(
@@ -328,25 +418,142 @@ def user_error(
     "Our own exception behind a cell's error, also where a loader's worker process raised it"
     cls = getattr(errors, ename, None)
     if not (isinstance(cls, type) and issubclass(cls, ShineOnError)): return None
-    lines = [l.strip() for l in evalue.splitlines() if l.strip()]
-    return cls(lines[-1].removeprefix(f'shineon.core.errors.{ename}: ') if lines else '')
+    text = evalue.rpartition(f'shineon.core.errors.{ename}: ')[2].strip()
+    if text.startswith('Exception occured in'): text = text.partition('\n')[2] # fastai's heading
+    return cls(one_line(text) or ename)
+
+# %% ../../nbs/cli/80_notebooks.ipynb #6bec18de
+_elsewhere = 'Change its permissions, or choose another place'
+_system = { # name of an error -> what is wrong, what to do
+    'ENOSPC': ('the disk is full', 'Make room on it'),
+    'EDQUOT': ('your share of the disk is full', 'Make room there'),
+    'EFBIG': ('this file would be larger than is allowed', 'Allow larger files (ulimit -f)'),
+    'EACCES': ('this may not be read or written', _elsewhere),
+    'EPERM': ('this may not be done here', _elsewhere),
+    'EROFS': ('this place can only be read', 'Choose another place'),
+    'EBUSY': ('this is in use', 'Try again later'),
+    'ENOENT': ('there is no such file or folder', 'Check the path'),
+    'ENOTDIR': ('a part of this path is no folder', 'Check the path'),
+    'EISDIR': ('this is a folder', 'Give a file'),
+    'EEXIST': ('there is already something of this name', 'Choose another one'),
+    'ENAMETOOLONG': ('this name is too long', 'Use a shorter one'),
+    'ELOOP': ('these links lead in a circle', 'Check the path'),
+    'EMFILE': ('too many files are open at a time', 'Allow more (ulimit -n 4096), or lower workers'),
+    'ENFILE': ('too many files are open on this machine', 'Close other programs'),
+    'ENOMEM': ('not enough memory', 'Close other programs, or allow more (ulimit -v)')}
+
+# %% ../../nbs/cli/80_notebooks.ipynb #348817c7
+_lacks = { # what libraries call it -> name of an error
+    'allocate memory': 'ENOMEM', 'bad_alloc': 'ENOMEM', 'failed to map segment': 'ENOMEM', 'out of memory': 'ENOMEM',
+    'Too many open files': 'EMFILE', 'No space left on device': 'ENOSPC'}
+
+# %% ../../nbs/cli/80_notebooks.ipynb #d4c23110
+def system_error(
+    ename:str, # name of an exception
+    evalue:str, # its message
+) -> ShineOnError|None: # `None` for one of another kind
+    "What the system lacks, or does not allow, in words"
+    said = re.match(r'\[Errno (\d+)\] [^:]*(?:: (.*))?', evalue)
+    if said: name, where = errno.errorcode.get(int(said[1])), (said[2] or '').strip('\'"')
+    else: name, where = next((n for text,n in _lacks.items() if text in evalue), None), ''
+    if ename == 'MemoryError': name = 'ENOMEM'
+    if name not in _system: return None
+    what, do = _system[name]
+    return ShineOnError(what, where, do)
 
 # %% ../../nbs/cli/80_notebooks.ipynb #ba8ba97c
-def _failure(e, out, received): # what to raise for papermill's exception `e`, after these signals
-    ename, evalue = getattr(e, 'ename', 'DeadKernelError'), getattr(e, 'evalue', str(e))
+def _failure(e, name, out, received): # what to raise for papermill's exception `e`, after these signals
+    ename, evalue = getattr(e, 'ename', type(e).__name__), getattr(e, 'evalue', str(e))
     error = user_error(ename, evalue)
     said = str(error) if isinstance(error, Stopped) else 'stopped'
     if received: return Stopped(said, number=received[0])
-    return error or RuntimeError(f'{ename}: {evalue}\nThe notebook with the error: {out}')
+    if error: return error
+    if (error := system_error(ename, evalue)): return ShineOnError(f'{error}, and start again{_going_on(name)}')
+    if hasattr(e, 'ename'): return RuntimeError(f'{ename}: {_gist(evalue)}. The notebook with the error: {out}')
+    if evalue.startswith('Kernel'): return RuntimeError(f'{_gone}. The notebook, as far as it went: {out}')
+    return e
+
+# %% ../../nbs/cli/80_notebooks.ipynb #d332a035
+_gone = 'the process that executes the notebook has ended by itself, perhaps for lack of memory'
+
+def _gist(evalue): # of an error's message: its first line, or that of a loader's worker
+    lines = [l.strip() for l in evalue.splitlines() if l.strip()] or ['no message']
+    return lines[-1 if 'Original Traceback' in evalue else 0][:500]
+
+# %% ../../nbs/cli/80_notebooks.ipynb #eb35fa5d
+def _going_on(name): # with a run of this notebook that was broken off
+    on = '--checkpoint last' if trains(name) else dict(tryon='--resume', evaluate='--resume').get(name)
+    return f'; {on} goes on with what is done' if on else ''
+
+# %% ../../nbs/cli/80_notebooks.ipynb #98d0f7ad
+def _record(folder): # of the run that lies there; `None` where there is none
+    try: return read_limited(folder/'environment.json')
+    except DataError: return None
+
+# %% ../../nbs/cli/80_notebooks.ipynb #5ee451f9
+def _put_down(hidden, folder, name, before): # an executed notebook, into the folder that had this record before
+    place, now = folder/f'{name}.ipynb', _record(folder)
+    if not hidden.exists(): return place
+    folder.mkdir(parents=True, exist_ok=True)
+    if before is not None and now == before: place = folder/f'{name}.failed.ipynb'
+    elif before is not None and place.exists(): place.rename(_numbered(place))
+    shutil.move(hidden, place)
+    return place
+
+# %% ../../nbs/cli/80_notebooks.ipynb #cc489866
+def _numbered(place): # the first free name with a number
+    names = (place.with_name(f'{place.stem}.{i}.ipynb') for i in count(1))
+    return next(n for n in names if not n.exists())
+
+# %% ../../nbs/cli/80_notebooks.ipynb #372602e4
+def _kernels(signals, own): # the class of our kernels' managers; `own`: a folder for their files
+    from jupyter_client.kernelspec import KernelSpec # late: slow
+    from jupyter_client.manager import AsyncKernelManager
+    program = python_command('from ipykernel.kernelapp import launch_new_instance; launch_new_instance()')
+    spec = KernelSpec(argv=[*program, '-f', '{connection_file}'], display_name='Python 3', language='python')
+    env = {k: v for k,v in os.environ.items() if k != 'PYTHONSTARTUP'} | dict(IPYTHONDIR=own)
+    class Kernels(AsyncKernelManager):
+        kernel_spec = spec
+        async def start_kernel(self, **kw):
+            signals.check()
+            self.connection_file, signals.launching = f'{own}/connection.json', True
+            await super().start_kernel(env=env, **kw)
+            signals.kernel = self.provisioner.process
+            if signals.received: signals.kernel.kill() # one has come in the meantime
+    return Kernels
+
+# %% ../../nbs/cli/80_notebooks.ipynb #573f49b5
+class OnlyWaiting:
+    "A stream for runs that are to be silent: what such a run waits for is told all the same"
+    def write(self, text:str): # what the notebook printed
+        if text.startswith('waiting for '): sys.stderr.write(text)
+    def flush(self): sys.stderr.flush()
+
+# %% ../../nbs/cli/80_notebooks.ipynb #494ceb24
+def _as_it_is(path): # papermill would fill in options for {}, and write to a web address
+    return os.path.abspath(path).replace('{', '{{').replace('}', '}}')
+
+# %% ../../nbs/cli/80_notebooks.ipynb #ef703912
+_fewest = 128 # files that may be open: a kernel's sockets, a loader's workers
+
+def _prepare(hidden): # for an execution: the file that papermill will write
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files != resource.RLIM_INFINITY and files < _fewest:
+        raise OptionError(f'only {files} files may be open at a time', do='Allow more, with: ulimit -n 4096')
+    hidden.parent.mkdir(parents=True, exist_ok=True)
+    hidden.unlink(missing_ok=True) # of a run that was killed
 
 # %% ../../nbs/cli/80_notebooks.ipynb #af9ce982
-def _papermill(source, out, params): # execute, and show what the log level lets through
+def _papermill(source, out, params, signals): # execute, and show what the log level lets through
     import papermill # late: it is slow to import
+    logging.getLogger('papermill').setLevel(logging.CRITICAL) # what is wrong, we say
     level = log_level(params.get('loglevel', 'info'))
-    papermill.execute_notebook(str(source), str(out), params, kernel_name='python3', progress_bar=False,
-        stdout_file=sys.stdout if level <= logging.INFO else None,
-        stderr_file=sys.stderr if level <= logging.WARNING else None,
-        extra_arguments=['--IPKernelApp.log_level=CRITICAL']) # no remarks on its start and end
+    with tempfile.TemporaryDirectory(prefix='shineon-', ignore_cleanup_errors=True) as own:
+        papermill.execute_notebook(_as_it_is(source), _as_it_is(out), params, kernel_name='python3', progress_bar=False,
+            stdout_file=sys.stdout if level <= logging.INFO else OnlyWaiting(),
+            stderr_file=sys.stderr if level <= logging.WARNING else None, start_timeout=300, # seconds
+            on_cell_start=signals.cell_begins, kernel_manager_class=_kernels(signals, own),
+            extra_arguments=['--IPKernelApp.ignore_cwd=True', '--IPKernelApp.log_level=CRITICAL']) # no remarks
 
 # %% ../../nbs/cli/80_notebooks.ipynb #8e81adf6
 def execute(
@@ -355,18 +562,16 @@ def execute(
     folder:Path, # of the run: the executed notebook goes there
 ) -> Path: # the executed notebook
     "Execute a run notebook; raises the `ShineOnError` that stopped it, `Stopped` or `RuntimeError`"
-    from nbclient.exceptions import DeadKernelError
-    from papermill import PapermillExecutionError
-    source, out, signals = run_notebook(name), Path(folder)/f'{name}.ipynb', KernelSignals()
+    source, folder, signals, failure = run_notebook(name), Path(folder), KernelSignals(), None
     check_params(name, params)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with handling(signals, signal.SIGINT, signal.SIGTERM): _papermill(source, out, params)
-    except (PapermillExecutionError, DeadKernelError) as e:
-        raise _failure(e, out, signals.received) from None
-    except OSError as e:
-        if e.errno != errno.ENOSPC: raise
-        advice = 'Make room on the disk and start again; a training run goes on with --checkpoint last'
-        raise ShineOnError('the disk is full', out.parent, advice) from None
-    finally: signals.ended.set()
+    hidden, before = folder.parent/f'.{folder.name}.{name}.ipynb', _record(folder)
+    with handling(signals, signal.SIGINT, signal.SIGTERM):
+        try:
+            _prepare(hidden)
+            _papermill(source, hidden, params, signals)
+        except BaseException as e: failure = e
+        signals.ended.set()
+        try: out = _put_down(hidden, folder, name, before)
+        except OSError as e: out, failure = hidden, failure or e # what came first counts
+    if failure or signals.received: raise _failure(failure, name, out, signals.received) from failure
     return out

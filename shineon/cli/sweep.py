@@ -6,7 +6,7 @@
 __all__ = ['combinations', 'run_name', 'plan', 'read_sweep', 'to_do', 'start_run', 'outcome', 'Jobs', 'sweep', 'print_plan']
 
 # %% ../../nbs/cli/83_sweep.ipynb #ea211e40
-import hashlib, os, re, signal, subprocess, sys, tempfile, time
+import hashlib, math, os, re, signal, subprocess, tempfile, time
 from itertools import product
 from pathlib import Path
 
@@ -14,10 +14,18 @@ import yaml
 from fastcore.basics import patch
 
 from .notebooks import check_params, default_options, handling, load_asked, network_option
-from .notebooks import read_preset, read_yaml, train_notebook, trains
+from .notebooks import read_preset, read_yaml, system_error, train_notebook, trains
 from .run_table import read_run
-from ..core.errors import OptionError, Stopped, at_least
+from ..core.errors import DataError, OptionError, at_least
+from ..core.files import file_name, held, regular_file
+from ..core.plugins import python_command
 from ..core.run_folder import run_folder
+
+# %% ../../nbs/cli/83_sweep.ipynb #61adebc8
+_most = 10_000 # runs of a sweep
+
+def _not_too_many(n, where=''): # runs
+    if n > _most: raise OptionError(f'{n:,} runs, and {_most:,} are the most', where, 'Give fewer values')
 
 # %% ../../nbs/cli/83_sweep.ipynb #85b56930
 def combinations(
@@ -27,6 +35,7 @@ def combinations(
     for k,v in grid.items():
         if v and isinstance(v, (list, tuple)): continue
         raise OptionError(f'grid: {k} is {v!r}', do='Give a list of values')
+    _not_too_many(math.prod(map(len, grid.values())))
     return [dict(zip(grid, values)) for values in product(*grid.values())]
 
 # %% ../../nbs/cli/83_sweep.ipynb #c00c2654
@@ -35,15 +44,24 @@ def _value_text(v): # a value as a part of a name
     return f'{v:g}' if isinstance(v, float) else str(v)
 
 # %% ../../nbs/cli/83_sweep.ipynb #349b9dc3
+_unplain = r'[^\w.+=-]+'
+
 def run_name(
     sweep:str, # name of the sweep
     own:dict, # values of the options that are the run's own
 ) -> str: # a plain name
     "Name of a run: the sweep's, and the values that are its own; a hash of them where that is long"
     values = [f'{k}={_value_text(v)}' for k,v in own.items()]
-    name = re.sub(r'[^\w.+=-]+', '-', '_'.join([sweep, *values]))
-    if len(name) <= 100: return name
-    return f'{sweep}_{hashlib.sha1(name.encode()).hexdigest()[:8]}'
+    name = re.sub(_unplain, '-', '_'.join([sweep, *values]))
+    if len(os.fsencode(name)) <= 100: return name
+    return f'{re.sub(_unplain, "-", sweep)[:30]}_{hashlib.sha1(name.encode()).hexdigest()[:8]}'
+
+# %% ../../nbs/cli/83_sweep.ipynb #08f0d342
+def _refuse_twins(planned, where): # runs of one name
+    seen, advice = set(), 'Give them different names, or leave one out'
+    for name in (p['name'] for p in planned):
+        if name in seen: raise OptionError(f'two runs are called {name}', where, advice)
+        seen.add(name)
 
 # %% ../../nbs/cli/83_sweep.ipynb #68b7c1d1
 def plan(
@@ -55,14 +73,12 @@ def plan(
     where:object='', # the file, for messages
 ) -> list[dict]: # each run's options
     "All runs of a sweep, checked; `OptionError` for what cannot run"
-    shared, planned = check_params(notebook, options or {}, where), []
-    for entry, values in product(runs, combinations(grid or {})):
+    shared, planned, grid = check_params(notebook, options or {}, where), [], combinations(grid or {})
+    _not_too_many(len(runs)*len(grid), where)
+    for entry, values in product(runs, grid):
         own = check_params(notebook, entry | values, where)
         planned.append(shared | dict(name=run_name(name, own)) | own)
-    names = [p['name'] for p in planned]
-    twice = [n for i,n in enumerate(names) if n in names[:i]]
-    advice = 'Give them different names, or leave one out'
-    if twice: raise OptionError(f'two runs are called {twice[0]}', where, advice)
+    _refuse_twins(planned, where)
     return planned
 
 # %% ../../nbs/cli/83_sweep.ipynb #ab98b8be
@@ -132,7 +148,7 @@ def to_do(
 
 # %% ../../nbs/cli/83_sweep.ipynb #be4aedbe
 def _command(notebook, file): # a command line that runs a notebook with a file of options
-    return [sys.executable, '-m', 'shineon.cli.main', 'run', notebook, str(file)]
+    return [*python_command('from shineon.cli.main import main; sys.exit(main())'), 'run', notebook, str(file)]
 
 # %% ../../nbs/cli/83_sweep.ipynb #c37ac737
 def start_run(
@@ -145,12 +161,22 @@ def start_run(
     file.write_text(yaml.safe_dump(params, allow_unicode=True), encoding='utf8')
     folder = run_folder(params['name'], params.get('experiments_dir', 'experiments'), overwrite=True)
     folder.mkdir(parents=True, exist_ok=True)
+    output = folder/'output.txt'
+    if output.exists(): regular_file(output, 'text file')
     threads = str(max((os.cpu_count() or 1)//jobs, 1))
     env = (dict(OMP_NUM_THREADS=threads) if jobs > 1 else {}) | os.environ
-    with open(folder/'output.txt', 'a') as out:
+    with open(output, 'a') as out:
         process = subprocess.Popen(_command(notebook, file), stdin=subprocess.DEVNULL, stdout=out, env=env,
                                    stderr=subprocess.STDOUT, start_new_session=True)
     return process, folder
+
+# %% ../../nbs/cli/83_sweep.ipynb #8eb38575
+def _last_line(file): # of what a run printed; empty where it printed nothing
+    try:
+        start = max(regular_file(file) - 10_000, 0) # bytes
+        with open(file, 'rb') as f: f.seek(start); text = f.read(20_000).decode('utf8', 'replace')
+    except (OSError, DataError): return ''
+    return (text.strip().splitlines() or [''])[-1]
 
 # %% ../../nbs/cli/83_sweep.ipynb #1396c1b2
 def outcome(
@@ -160,10 +186,9 @@ def outcome(
     "How a run ended"
     if status == 0:
         metrics = read_run(folder)['metrics']
-        losses = [k for k in ('train_loss', 'valid_loss') if k in metrics]
-        return 'finished', ', '.join(f'{k} {metrics[k]:.4g}' for k in losses)
-    lines = (folder/'output.txt').read_text(encoding='utf8', errors='replace').strip().splitlines()
-    last = lines[-1].removeprefix('shineon: ')[:300] if lines else ''
+        losses = {k: metrics.get(k) for k in ('train_loss', 'valid_loss')}
+        return 'finished', ', '.join(f'{k} {v:.4g}' for k,v in losses.items() if isinstance(v, (int, float)))
+    last = _last_line(folder/'output.txt').removeprefix('shineon: ')[:300]
     return 'failed', f'{last} (status {status}, {folder/"output.txt"})'
 
 # %% ../../nbs/cli/83_sweep.ipynb #a66a980f
@@ -181,6 +206,7 @@ class Jobs:
         self.todo = [to_do(notebook, p) for p in planned] # all are checked before one starts
         self.waiting = [i for i,(state,_) in enumerate(self.todo) if state in _begins]
         self.going, self.outcomes = {}, {} # number of a run -> process, folder, start; state, note
+        self.received = [] # numbers of signals
 
 # %% ../../nbs/cli/83_sweep.ipynb #b113f23e
 @patch
@@ -199,6 +225,19 @@ def leave_out(self:Jobs):
         self.outcomes[i] = state, note
         self.say(i, note)
 
+# %% ../../nbs/cli/83_sweep.ipynb #38e35191
+@patch
+def over(self:Jobs, i, state, note, after=''):
+    "Note how a run has ended"
+    self.outcomes[i] = state, note
+    self.say(i, state + after + f': {note}'*bool(note))
+
+# %% ../../nbs/cli/83_sweep.ipynb #b0806ef0
+@patch
+def note(self:Jobs, number, frame):
+    "A signal handler: the signal is passed on between two looks at the runs"
+    self.received.append(number)
+
 # %% ../../nbs/cli/83_sweep.ipynb #ff71ce0d
 @patch
 def start_next(self:Jobs,
@@ -207,9 +246,10 @@ def start_next(self:Jobs,
     "Start the run that waits longest"
     i = self.waiting.pop(0)
     state, params = self.todo[i]
-    process, run = start_run(self.notebook, params, folder/f'{i}.yaml', self.jobs)
+    try: process, run = start_run(self.notebook, params, folder/f'{i}.yaml', self.jobs)
+    except (OSError, DataError) as e: return self.over(i, 'failed', str(system_error('', str(e)) or e))
     self.going[i] = process, run, time.time()
-    self.say(i, _begins[state])
+    return self.say(i, _begins[state])
 
 # %% ../../nbs/cli/83_sweep.ipynb #cd5fdbef
 @patch
@@ -218,20 +258,15 @@ def collect(self:Jobs):
     ended = [i for i,(process,*_) in self.going.items() if process.poll() is not None]
     for i in ended:
         process, folder, start = self.going.pop(i)
-        state, note = self.outcomes[i] = outcome(process.returncode, folder)
-        words = f': {note}' if note else ''
-        self.say(i, f'{state} after {time.time()-start:.0f} s{words}')
+        self.over(i, *outcome(process.returncode, folder), f' after {time.time()-start:.0f} s')
 
 # %% ../../nbs/cli/83_sweep.ipynb #4aa5b180
 @patch
 def stop(self:Jobs):
-    "Stop the runs that are going; they save and leave, or are killed after a second Ctrl-C"
+    "Stop the runs that are going: they save and leave"
     processes = [process for process,*_ in self.going.values()]
-    try:
-        for p in processes: p.terminate() # in the background of a script they would ignore Ctrl-C
-        for p in processes: p.wait()
-    except KeyboardInterrupt:
-        for p in processes: p.kill(); p.wait()
+    for p in processes: p.terminate() # in the background of a script they would ignore Ctrl-C
+    for p in processes: p.wait()
 
 # %% ../../nbs/cli/83_sweep.ipynb #98b42cba
 @patch
@@ -240,7 +275,8 @@ def run(self:Jobs,
 ):
     "Run all"
     while self.waiting or self.going:
-        while self.waiting and len(self.going) < self.jobs: self.start_next(folder)
+        if self.received: raise KeyboardInterrupt(self.received[0])
+        if self.waiting and len(self.going) < self.jobs: self.start_next(folder); continue
         time.sleep(.1)
         self.collect()
 
@@ -252,8 +288,10 @@ def summary(self:Jobs) -> list[dict]: # name, state and note of each
     names = [p['name'] for p in self.planned]
     return [dict(name=n, state=state, note=note) for n,(state,note) in zip(names, ended)]
 
-# %% ../../nbs/cli/83_sweep.ipynb #18270c20
-def _on_term(number, frame): raise Stopped('stopped', number=number)
+# %% ../../nbs/cli/83_sweep.ipynb #fc20c122
+def _lock(name, notebook, options): # of a sweep
+    place = (default_options(notebook) | options)['experiments_dir']
+    return Path(place)/f'.{file_name(name)}.sweep.lock'
 
 # %% ../../nbs/cli/83_sweep.ipynb #5538eddf
 def sweep(
@@ -266,14 +304,16 @@ def sweep(
 ) -> list[dict]: # for each run `name`, `state` (`finished`, `failed`, `running`: elsewhere), `note`
     "Run all that is not finished yet, several at a time"
     at_least(1, jobs=jobs)
-    going = Jobs(notebook, plan(name, notebook, options, grid, runs), jobs)
-    going.leave_out()
-    with tempfile.TemporaryDirectory() as folder, handling(_on_term, signal.SIGTERM):
-        try: going.run(Path(folder))
-        except BaseException:
-            going.stop()
-            print('the sweep was stopped; the same command goes on with it', flush=True)
-            raise
+    planned = plan(name, notebook, options, grid, runs)
+    with held(_lock(name, notebook, options or {}), f'the sweep {name}'), tempfile.TemporaryDirectory() as folder:
+        going = Jobs(notebook, planned, jobs)
+        going.leave_out()
+        with handling(going.note, signal.SIGINT, signal.SIGTERM):
+            try: going.run(Path(folder))
+            except BaseException:
+                going.stop()
+                print('the sweep was stopped; the same command goes on with it', flush=True)
+                raise
     return going.summary()
 
 # %% ../../nbs/cli/83_sweep.ipynb #f50a58e7

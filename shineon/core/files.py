@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['size_in_words', 'regular_file', 'reason', 'read_limited', 'reading', 'file_name', 'id_of', 'files_in',
-           'refuse_strangers', 'hold', 'release', 'held', 'lock_beside', 'replacing_folder', 'check_writable']
+           'refuse_strangers', 'hold', 'release', 'held', 'lock_beside', 'replacing_folder', 'check_writable',
+           'load_yaml']
 
 # %% ../../nbs/core/08_files.ipynb #25a60c0f
 import atexit, fcntl, hashlib, json, os, re, shutil, stat, time
@@ -321,3 +322,50 @@ def check_writable(
         probe.unlink()
     except OSError as e:
         raise OptionError(f'this {what} cannot be written ({reason(e)})', path, 'Choose another place') from None
+
+# %% ../../nbs/core/08_files.ipynb #7104467d
+import yaml
+
+_Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader) # seven times as fast where it is there
+
+# %% ../../nbs/core/08_files.ipynb #52b9dd23
+def _nested(text, most): # are there brackets or blocks within each other, more than so many?
+    columns = max(map(len, text.splitlines()), default=0) # a block within another begins further right, or is its list
+    if text.count('[') + text.count('{') + 2*columns <= most: return False
+    depth = 0
+    for e in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(e, yaml.CollectionStartEvent) - isinstance(e, yaml.CollectionEndEvent)
+        if depth > most: return True
+    return False
+
+# %% ../../nbs/core/08_files.ipynb #e1cf81e3
+def _count(node, counted): # values that a node stands for, those of its aliases each time; `counted`: node -> count
+    if counted.get(node, 0) is None: raise yaml.YAMLError('a value that contains itself')
+    if node in counted: return counted[node]
+    if isinstance(node, yaml.ScalarNode): return _count_scalar(node)
+    counted[node] = None # not known yet
+    parts = [p for v in node.value for p in (v if isinstance(v, tuple) else (v,))] # tuples: names and values
+    counted[node] = 1 + sum(_count(p, counted) for p in parts)
+    return counted[node]
+
+# %% ../../nbs/core/08_files.ipynb #88e37dee
+def _count_scalar(node): # 1; numbers of many digits take long to make
+    if node.tag != 'tag:yaml.org,2002:int' or len(node.value) <= 400: return 1
+    raise yaml.YAMLError('a number of more than 400 digits')
+
+# %% ../../nbs/core/08_files.ipynb #745e024a
+def load_yaml(
+    text:str|bytes, # in UTF-8
+    most:int=100_000, # values that it may stand for
+) -> object: # plain values
+    "Values of a YAML text; `yaml.YAMLError`, whatever is wrong with it"
+    try:
+        text = text.decode('utf8') if isinstance(text, bytes) else text
+        if _nested(text, 1000): raise yaml.YAMLError('too many brackets or blocks within each other')
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None: return None
+        if _count(node, {}) > most: raise yaml.YAMLError(f'it stands for more than {most:,} values')
+        return loader.construct_document(node)
+    except yaml.YAMLError: raise
+    except Exception as e: raise yaml.YAMLError(reason(e)) from None # a text of any content can raise anything
