@@ -350,7 +350,8 @@ def read_grid(
     regular_file(path, 'grid', 'Check the name and the folder', _most_bytes)
     with reading(path, 'grid'):
         grid = np.load(path, mmap_mode='r', allow_pickle=False)
-        if getattr(grid, 'ndim', 0) == 3 and grid.shape[2] == 2 and grid.dtype.kind == 'f': return grid.astype(np.float32)
+        fits = isinstance(grid, np.ndarray) and grid.ndim == 3 and grid.shape[2] == 2 and grid.dtype.kind == 'f'
+        if fits: return grid.astype(np.float32)
         raise DataError('this file holds no sampling grid `(h, w, 2)`', path, 'Make it again')
 
 # %% ../../nbs/core/04_media.ipynb #23213096

@@ -199,7 +199,7 @@ def vvt_videos(
     frames = mode/vvt_place('image', datamode)[0]
     option = LAYOUTS['vvt'].root_option
     hint = f'Set {option} to a data set in VVT layout; `shineon sample OUT` makes one'
-    if not root.is_dir(): raise DataError('no such folder', root, hint)
+    if not os.path.isdir(root): raise DataError('no such folder', root, hint)
     folders = _folders(frames, hint)
     if not folders: raise DataError('no videos in this folder', frames, hint)
     return [_video(root, mode, folder, warp_cloth_dir) for folder in folders]
@@ -225,7 +225,7 @@ def _vvt_true_folders(root): # -> folders of true frames; folder of optical flow
 # %% ../../nbs/data/12_layouts.ipynb #24d07ebe
 def _is_vvt(root): # a folder with product photos, and frames of training or test videos?
     frames = (root/mode/vvt_place('image', mode)[0] for mode in ('train', 'test'))
-    return (root/'clothes_person').is_dir() and any(f.is_dir() for f in frames)
+    return os.path.isdir(root/'clothes_person') and any(map(os.path.isdir, frames))
 
 # %% ../../nbs/data/12_layouts.ipynb #7f5a9464
 def vvt_photo(
