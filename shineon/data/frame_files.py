@@ -17,7 +17,8 @@ from fastcore.basics import patch
 from PIL import Image
 
 from ..core.errors import DataError
-from ..core.media import read_flo, read_picture
+from ..core.files import read_limited, reading, regular_file
+from ..core.media import open_picture, read_flo, read_picture
 from ..core.ops import to_tensor
 from ..core.registry import Registry
 
@@ -25,18 +26,18 @@ from ..core.registry import Registry
 def _first_person(people): # of an OpenPose file -> `(18 3)`
     if not people: return np.zeros((18,3), np.float32)
     values = people[0].get('pose_keypoints_2d') or people[0]['pose_keypoints']
-    return np.array(values, np.float32).reshape(18, 3)
+    joints = np.array(values, np.float32).reshape(18, 3)
+    if not np.isfinite(joints).all(): raise ValueError('not finite')
+    return joints
 
 # %% ../../nbs/data/09_frame_files.ipynb #39f5a393
 def read_keypoints(
     path:str|Path, # OpenPose JSON, old (`pose_keypoints`) or new (`pose_keypoints_2d`)
 ) -> np.ndarray: # `(18 3)`: x, y in pixels, confidence; zeros where a joint, or the person, was not found
     "COCO-18 joints of the first person in an OpenPose file"
-    try:
-        with open(path, 'rb') as file: return _first_person(json.load(file)['people'])
-    except FileNotFoundError:
-        raise DataError('no such keypoint file', path, 'Run OpenPose (COCO model) on its frame') from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    data = read_limited(path, 2**24, what='keypoint file', do='Run OpenPose (COCO model) on its frame')
+    try: return _first_person(json.loads(data)['people'])
+    except Exception: # whatever it holds
         remedy = 'Make this file again with the COCO model'
         raise DataError('not an OpenPose file with 18 joints', path, remedy) from None
 
@@ -129,7 +130,7 @@ def fit_cloth(
     if (h,w) == (height,width): return cloth
     scale = min(height/h, width/w)
     how = Image.BICUBIC if scale > 1 else Image.LANCZOS
-    h,w = min(round(h*scale), height), min(round(w*scale), width)
+    h,w = min(max(round(h*scale), 1), height), min(max(round(w*scale), 1), width)
     top,left = (height-h)//2, (width-w)//2
     out = np.full((height,width,3), 255, np.uint8)
     out[top:top+h, left:left+w] = np.array(Image.fromarray(cloth).resize((w,h), how))
@@ -151,6 +152,7 @@ class FrameFile:
     find:Callable|None=None # path of a product photo -> path of this file, for files of a garment
     missing:str='no {kind} file for this frame' # may name `{kind}`, `{frame}` and `{cloth}`
     do:str='Make the file, or remove the frame' # the remedy
+    endings:tuple[str,...]=() # of names of such files, in small letters; any when empty
 
 # %% ../../nbs/data/09_frame_files.ipynb #7806f39b
 FILES = Registry('kind of file', home='shineon.data.frame_files')
@@ -160,14 +162,9 @@ def check_picture(
     path:str|Path, # picture file
 ) -> tuple[int,int]: # height, width
     "Size of a whole picture; `DataError` for a missing or broken one"
-    try:
-        with Image.open(path) as im:
-            im.verify()
-            return im.size[::-1]
-    except FileNotFoundError:
-        raise DataError('no such picture', path, 'Check the name and the folder') from None
-    except (OSError, SyntaxError, ValueError):
-        raise DataError('unreadable picture', path, 'Make this file again, or remove its frame') from None
+    with open_picture(path) as im:
+        im.verify()
+        return im.size[::-1]
 
 # %% ../../nbs/data/09_frame_files.ipynb #688e05c7
 def _written(size): # (height, width) -> such as 192x256
@@ -180,7 +177,9 @@ def check_size(self:FrameFile,
     size:tuple[int,int], # height and width of its frame
 ):
     "`DataError` for a file that is missing, broken, or of another size than its frame"
-    found = self.check(path) if self.check else self.read(path).shape[:2]
+    regular_file(path, f'{self.name} file', self.do)
+    with reading(path, f'{self.name} file', self.do):
+        found = self.check(path) if self.check else self.read(path).shape[:2]
     if found is None or not self.sized or self.resized or tuple(found) == tuple(size): return
     what = f'{self.name} is {_written(found)} but its frame is {_written(size)}'
     raise DataError(what, path, 'Make both from the same picture')
@@ -202,7 +201,7 @@ def load(self:FrameFile,
     crop:ResizeCrop, # of its frame
 ) -> np.ndarray: # at the working size
     "Read a file and bring it to the working size"
-    array = self.read(path)
+    with reading(path, f'{self.name} file', self.do): array = self.read(path)
     size = array.shape[:2]
     if self.resized and size == crop.out: return array
     if self.sized and size != crop.size:
@@ -211,7 +210,8 @@ def load(self:FrameFile,
     return self.place(crop, array)
 
 # %% ../../nbs/data/09_frame_files.ipynb #3231be9b
-FILES.add(FrameFile('image', read_picture, ResizeCrop.picture, to_tensor, check=check_picture))
+_pictures = dict(check=check_picture, endings=('.png', '.jpg', '.jpeg'))
+FILES.add(FrameFile('image', read_picture, ResizeCrop.picture, to_tensor, **_pictures))
 
 # %% ../../nbs/data/09_frame_files.ipynb #4490d4de
 def _read_labels(path): return read_picture(path, 'L')
@@ -220,16 +220,17 @@ def _read_labels(path): return read_picture(path, 'L')
 def _one_channel(a): return torch.from_numpy(a)[:,None] # (n h w) -> (n 1 h w)
 
 # %% ../../nbs/data/09_frame_files.ipynb #11e12ab6
-FILES.add(FrameFile('parse', _read_labels, ResizeCrop.labels, _one_channel, check=check_picture))
+FILES.add(FrameFile('parse', _read_labels, ResizeCrop.labels, _one_channel, **_pictures))
 
 # %% ../../nbs/data/09_frame_files.ipynb #90270a8d
-FILES.add(FrameFile('densepose', read_picture, ResizeCrop.labels, np.asarray, check=check_picture))
+FILES.add(FrameFile('densepose', read_picture, ResizeCrop.labels, np.asarray, **_pictures))
 
 # %% ../../nbs/data/09_frame_files.ipynb #b88d9705
 def _check_keypoints(path): read_keypoints(path)
 
 # %% ../../nbs/data/09_frame_files.ipynb #3b0b0ea4
-FILES.add(FrameFile('keypoints', read_keypoints, ResizeCrop.joints, sized=False, check=_check_keypoints))
+FILES.add(FrameFile('keypoints', read_keypoints, ResizeCrop.joints, sized=False, check=_check_keypoints,
+                    endings=('.json',)))
 
 # %% ../../nbs/data/09_frame_files.ipynb #bb2f7c77
 def _flow_planes(a): return torch.from_numpy(np.stack([a[...,0], a[...,1]], 1)) # (n h w 2) -> (n 2 h w)
@@ -238,11 +239,11 @@ def _flow_planes(a): return torch.from_numpy(np.stack([a[...,0], a[...,1]], 1)) 
 def _no_flow(height, width): return np.zeros((height, width, 2), np.float32)
 
 # %% ../../nbs/data/09_frame_files.ipynb #63dce2ef
-FILES.add(FrameFile('flow', read_flo, ResizeCrop.flow, _flow_planes, first=_no_flow))
+FILES.add(FrameFile('flow', read_flo, ResizeCrop.flow, _flow_planes, first=_no_flow, endings=('.flo',)))
 
 # %% ../../nbs/data/09_frame_files.ipynb #5def2032
 FILES.add(FrameFile(
-    'warped', read_picture, ResizeCrop.picture, np.asarray, resized=True, check=check_picture,
+    'warped', read_picture, ResizeCrop.picture, np.asarray, resized=True, **_pictures,
     missing='no warped garment {cloth}.FOR.{frame} for this frame',
     do='Make warped garments with `shineon tryon` and a warp checkpoint, or give --warp_checkpoint'))
 
@@ -251,4 +252,4 @@ def _place_cloth(crop, photo): return fit_cloth(photo, *crop.out)
 
 # %% ../../nbs/data/09_frame_files.ipynb #d170e125
 FILES.add(FrameFile('cloth', read_picture, _place_cloth, np.asarray, of='cloth', sized=False,
-                    find=lambda photo: photo, check=check_picture))
+                    find=lambda photo: photo, **_pictures))

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import DataError, OptionError
+from ..core.files import read_limited, reading
 from ..core.registry import Registry
 from .frame_files import FILES
 from .labels import INPUTS, inputs_of
@@ -34,6 +35,7 @@ class Video:
     id:str # name of its folders, such as `4he21d00f-g11`
     cloth:Path # product photo of the garment worn
     frames:list[Frame] # in order of time
+    fault:DataError|None=None # what is wrong with it; `check_videos` raises it
 
 # %% ../../nbs/data/12_layouts.ipynb #8431f27b
 def _no_truth(root, video, cloth): return []
@@ -108,27 +110,45 @@ def vvt_cloth(
     return f'clothes_person/img/{person.upper()}/{id.upper()}'
 
 # %% ../../nbs/data/12_layouts.ipynb #e82e87fa
-_picture_endings = ('.png','.jpg','.jpeg')
-
 def _visible(entries): return [o for o in entries if not o.name.startswith('.')]
 
+# %% ../../nbs/data/12_layouts.ipynb #4362f9bd
+def _listed(folder): # names of visible entries, sorted; none where there is no such folder
+    with reading(folder, 'folder', 'Check its permissions'):
+        try: return sorted(o.name for o in _visible(os.scandir(folder)))
+        except (FileNotFoundError, NotADirectoryError): return []
+
 # %% ../../nbs/data/12_layouts.ipynb #7d0b2a06
-def _listing(folder): # stem -> path of the visible files in a folder
-    try: found = _visible(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError): return {}
-    return {o.name.rsplit('.', 1)[0]: Path(o.path) for o in found}
+def _listing(folder, kind): # stem -> path of the visible files of a kind in a folder
+    found = {}
+    for name in _listed(folder):
+        stem, ending = os.path.splitext(name)
+        if FILES[kind].endings and ending.lower() not in FILES[kind].endings: continue
+        if stem in found: raise DataError(f'two files of one name, {found[stem].name} and {name}', folder, 'Remove one')
+        found[stem] = Path(folder)/name
+    return found
 
 # %% ../../nbs/data/12_layouts.ipynb #73c8452a
 def _folders(path, do): # visible folders in a folder; `do`: what to do where it is missing
     try: return sorted(o for o in _visible(Path(path).iterdir()) if o.is_dir())
     except (FileNotFoundError, NotADirectoryError): raise DataError('no such folder', path, do) from None
+    except OSError as e: raise DataError(f'this folder cannot be read ({e.strerror})', path, do) from None
 
 # %% ../../nbs/data/12_layouts.ipynb #0fe69037
+def _is_front(name, start): # is this the name of a front view of the garment whose photos begin so?
+    rest = name.removeprefix(start)
+    if rest == name or 'cloth_front.' not in rest: return False
+    return rest.startswith('cloth_front.') or not rest[0].isalnum() # else a longer id: G11 for G1
+
+# %% ../../nbs/data/12_layouts.ipynb #ab0e875c
 def _product_photo(root, id):
-    pattern = root/f'{vvt_cloth(id)}*cloth_front.*'
-    found = sorted(o for o in pattern.parent.glob(pattern.name) if o.suffix.lower() in _picture_endings)
-    if found: return found[0]
-    raise DataError('no product photo of this video', pattern, 'Put a front view on white there')
+    start = root/vvt_cloth(id)
+    names = sorted(n for n in _listed(start.parent) if _is_front(n, start.name))
+    photos = [n for n in names if os.path.splitext(n)[1].lower() in FILES['cloth'].endings]
+    alike = [n for n in photos[1:] if os.path.splitext(n)[0] == os.path.splitext(photos[0])[0]]
+    if alike: raise DataError(f'two photos of one name, {photos[0]} and {alike[0]}', start.parent, 'Remove one')
+    if photos: return start.parent/photos[0]
+    raise DataError('no product photo of this video', f'{start}*cloth_front.*', 'Put a front view on white there')
 
 # %% ../../nbs/data/12_layouts.ipynb #5ca3ef40
 def _listings(mode, video): # folder of `train` or `test`, id -> kind of file -> (listing, endings of names)
@@ -136,7 +156,7 @@ def _listings(mode, video): # folder of `train` or `test`, id -> kind of file ->
     for kind in FILES.values():
         if kind.of != 'person' or kind.name in ('image', 'warped'): continue # found apart from these
         folder, endings = vvt_place(kind.name, mode.name)
-        listings[kind.name] = _listing(mode/folder/video), endings
+        listings[kind.name] = _listing(mode/folder/video, kind.name), endings
     return listings
 
 # %% ../../nbs/data/12_layouts.ipynb #518115cd
@@ -148,18 +168,25 @@ def _files_of(stem, listings): # name of a frame -> kind of file -> path
     return found
 
 # %% ../../nbs/data/12_layouts.ipynb #23daf71b
-def _video(root, mode, folder, warp_cloth_dir):
-    cloth, listings = _product_photo(root, folder.name), _listings(mode, folder.name)
-    warped, frames = _listing(mode/warp_cloth_dir/folder.name), []
-    for stem,path in sorted(_listing(folder).items()):
-        if path.suffix.lower() not in _picture_endings: continue
+def _frames(mode, folder, cloth, warp_cloth_dir): # of a video, in order
+    listings, warped = _listings(mode, folder.name), _listing(mode/warp_cloth_dir/folder.name, 'warped')
+    frames = []
+    for stem,path in sorted(_listing(folder, 'image').items()):
         files = dict(image=path) | _files_of(stem, listings)
         name = f'{cloth.name}.FOR.{stem}'
         if name in warped: files['warped'] = warped[name]
         frames.append(Frame(path.name, files))
-    if frames: return Video(folder.name, cloth, frames)
+    if frames: return frames
     remedy = 'Put STAMP_frame_NNN.png files there, or remove the folder'
     raise DataError('no frames of this video', folder, remedy)
+
+# %% ../../nbs/data/12_layouts.ipynb #0893086d
+def _video(root, mode, folder, warp_cloth_dir): # with a fault where files are missing
+    cloth = root/vvt_cloth(folder.name) # as long as no photo is found
+    try:
+        cloth = _product_photo(root, folder.name)
+        return Video(folder.name, cloth, _frames(mode, folder, cloth, warp_cloth_dir))
+    except DataError as e: return Video(folder.name, cloth, [], e)
 
 # %% ../../nbs/data/12_layouts.ipynb #6e989fcf
 def vvt_videos(
@@ -167,12 +194,12 @@ def vvt_videos(
     datamode:str='train', # `train` or `test`
     warp_cloth_dir:str='warp-cloth', # folder of warped garments, in that of `datamode` or absolute
 ) -> list[Video]: # sorted by id; frames sorted by name
-    "The videos of a data set in VVT layout; `DataError` for a missing folder or product photo"
+    "The videos of a data set in VVT layout; `DataError` for a missing folder"
     root, mode = Path(vvt_dataroot), Path(vvt_dataroot)/datamode
     frames = mode/vvt_place('image', datamode)[0]
     option = LAYOUTS['vvt'].root_option
     hint = f'Set {option} to a data set in VVT layout; `shineon sample OUT` makes one'
-    if not root.is_dir(): raise DataError('no such folder', root, hint)
+    if not os.path.isdir(root): raise DataError('no such folder', root, hint)
     folders = _folders(frames, hint)
     if not folders: raise DataError('no videos in this folder', frames, hint)
     return [_video(root, mode, folder, warp_cloth_dir) for folder in folders]
@@ -198,7 +225,7 @@ def _vvt_true_folders(root): # -> folders of true frames; folder of optical flow
 # %% ../../nbs/data/12_layouts.ipynb #24d07ebe
 def _is_vvt(root): # a folder with product photos, and frames of training or test videos?
     frames = (root/mode/vvt_place('image', mode)[0] for mode in ('train', 'test'))
-    return (root/'clothes_person').is_dir() and any(f.is_dir() for f in frames)
+    return os.path.isdir(root/'clothes_person') and any(map(os.path.isdir, frames))
 
 # %% ../../nbs/data/12_layouts.ipynb #7f5a9464
 def vvt_photo(
@@ -206,7 +233,11 @@ def vvt_photo(
     stem:str, # of a product photo's file, as in the names of results
 ) -> Path|None: # `None`: there is none
     "The product photo of a garment in the VVT layout"
-    return min((Path(root)/'clothes_person').rglob(f'{stem}.*'), default=None) if stem else None
+    places = os.walk(Path(root)/'clothes_person') if stem else ()
+    photos = (os.path.join(folder, name) for folder,_,names in places for name in names)
+    known = FILES['cloth'].endings
+    found = [Path(p) for p in photos if Path(p).stem == stem and Path(p).suffix.lower() in known]
+    return min(found, default=None)
 
 # %% ../../nbs/data/12_layouts.ipynb #de011219
 LAYOUTS.add(Layout('vvt', vvt_videos, _is_vvt, 'vvt_dataroot', truth_files, _vvt_true_folders, vvt_photo))
@@ -258,7 +289,9 @@ def check_videos(
     kinds:list[str], # from `needed_files`
     workers:int=4, # threads
 ):
-    "`DataError` for the first file that is missing, broken or of another size than its picture"
+    "`DataError` for the first video with a fault, or file that is missing, broken or of another size than its picture"
+    for v in videos:
+        if v.fault: raise v.fault
     of_frames = [k for k in kinds if FILES[k].of == 'person']
     of_cloths = [k for k in kinds if FILES[k].of == 'cloth']
     for v in videos: _refuse_missing(v, of_frames)
@@ -287,12 +320,11 @@ def split_videos(
 _list_lines = 'lines: garment photo, video id'
 
 def _rows(path): # of a try-on list -> number and values of each line that is not blank
-    try: lines = path.read_text(encoding='utf8').splitlines()
-    except FileNotFoundError:
-        raise DataError('no such try-on list', path, f'Give a CSV file with {_list_lines}') from None
-    except UnicodeDecodeError:
-        raise DataError('not a text file', path, f'Give a CSV file with {_list_lines}') from None
-    rows = [[value.strip() for value in row] for row in csv.reader(lines)]
+    do = f'Give a CSV file with {_list_lines}'
+    data = read_limited(path, what='try-on list', do=do)
+    try: rows = [[value.strip() for value in row] for row in csv.reader(data.decode('utf-8-sig').splitlines())]
+    except UnicodeDecodeError: raise DataError('not a text file', path, do) from None
+    except csv.Error as e: raise DataError(f'no CSV file ({e})', path, do) from None
     return [(i, row) for i,row in enumerate(rows, 1) if any(row)]
 
 # %% ../../nbs/data/12_layouts.ipynb #d0aad112
@@ -302,7 +334,7 @@ def _pair(path, line, row, by_id, root): # values of a line -> garment and video
         raise DataError(f'{len(row)} values instead of 2', where, 'Write: garment photo, video id')
     photo, video = row
     bases = Path(), path.parent, Path(root)
-    places = [base/photo for base in bases if (base/photo).is_file()]
+    places = [base/photo for base in bases if os.path.isfile(base/photo)] # False, too, for a name that is too long
     if not places:
         remedy = 'Give its path from here, from the list, or from the data set'
         raise DataError(f'no garment photo {photo}', where, remedy)
@@ -328,7 +360,7 @@ def random_pairs(
     seed:int=0, # decides who wears what
 ) -> list[tuple[Path,Video]]: # garment and video
     "A random garment of another video for each video"
-    rng, cloths = random.Random(seed), sorted({v.cloth for v in videos})
+    rng, cloths = random.Random(seed), sorted({v.cloth for v in videos if not v.fault})
     if len(cloths) < 2:
         what = 'random_tryon needs videos with at least two garments'
         raise DataError(what, videos[0].cloth.parent if videos else '', 'Give a try-on list')

@@ -7,14 +7,19 @@ __all__ = ['FORMAT', 'model_name', 'build_model', 'save_model', 'read_checkpoint
            'for_inference']
 
 # %% ../../nbs/models/37_files.ipynb #6a25e35d
-import json
+import copy, json, os, warnings
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 import torch
-from torch import nn
+from torch import nn, Tensor
+from torch.nn.modules import module as module_hooks
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import remove_parametrizations
-from ..core.errors import CheckpointError, OptionError, replacing
+from ..core.archives import read_description
+from ..core.errors import CheckpointError, OptionError, ShineOnError, replacing
+from ..core.files import regular_file
 from ..data.labels import INPUTS
 from .networks import NETWORKS, missing_parts, network_of, roles
 
@@ -40,6 +45,81 @@ def build_model(
 
 # %% ../../nbs/models/37_files.ipynb #b9e4e252
 FORMAT = 'shineon-1'
+_counts = 'step', 'epoch' # whole numbers among `more`
+
+# %% ../../nbs/models/37_files.ipynb #d587fc3b
+def _tensors(contents): # all tensors in dicts, lists and tuples; each container is looked into once
+    found, seen, todo = [], set(), [contents]
+    while todo:
+        o = todo.pop()
+        if isinstance(o, Tensor): found.append(o)
+        if not isinstance(o, (dict, list, tuple)) or id(o) in seen: continue
+        seen.add(id(o))
+        values = o.values() if isinstance(o, dict) else o
+        todo += [v for v in values if isinstance(v, (Tensor, dict, list, tuple))]
+    return found
+
+# %% ../../nbs/models/37_files.ipynb #5e0316b7
+def _holds(tensor): # is this a plain tensor of a record, with no more numbers than the record has?
+    plain = tensor.layout == torch.strided and tensor.device.type == 'cpu' and not tensor.is_quantized
+    return plain and tensor.numel()*tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+# %% ../../nbs/models/37_files.ipynb #2784f054
+def _check_tensors(
+    tensors:Iterable[Tensor], # of a file
+    size:int, # bytes of the file
+    where:object, # the file, for the message
+):
+    "`CheckpointError` where tensors claim more than the file holds"
+    records = {}
+    for t in tensors:
+        if not _holds(t):
+            raise CheckpointError('a tensor of this checkpoint claims more than it holds', where, _changed)
+        records[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+    if sum(records.values()) > size:
+        raise CheckpointError('the tensors in this checkpoint are larger than the file', where, _changed)
+
+# %% ../../nbs/models/37_files.ipynb #48921c69
+def _is_small(value): # is this a tree of few plain values, however often they are shared?
+    todo, n = [value], 1
+    while todo and n < 10_000:
+        o = todo.pop()
+        if not isinstance(o, (dict, list, tuple)): continue
+        n += len(o)
+        if n < 10_000: todo += o.values() if isinstance(o, dict) else o
+    return n < 10_000
+
+# %% ../../nbs/models/37_files.ipynb #298ca160
+def _is_options(value): # names, and few values
+    return isinstance(value, dict) and all(isinstance(k, str) for k in value) and _is_small(value)
+
+# %% ../../nbs/models/37_files.ipynb #41b964d5
+def _is_state(value): # tensors by name
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k,v in value.items())
+
+# %% ../../nbs/models/37_files.ipynb #17652fce
+def _is_count(value): return type(value) is int and 0 <= value < 2**63
+
+# %% ../../nbs/models/37_files.ipynb #fb6b4064
+_parts = dict(model=lambda v: isinstance(v, str) and len(v) < 200, config=_is_options, state=_is_state,
+              more=lambda v: isinstance(v, dict)) # key -> what its value must be
+_changed = 'It was changed, or comes from another version; use another checkpoint'
+
+def _check_contents(
+    ckpt:object, # whatever was read
+    path:Path, # the file
+    where:object, # its name, for the message
+):
+    "`CheckpointError` for what is no checkpoint, or one with odd values"
+    if not isinstance(ckpt, dict) or not _parts.keys() <= ckpt.keys() or ckpt.get('format') != FORMAT:
+        raise CheckpointError(f'this file is not a {FORMAT} checkpoint', where,
+                              'Use a file that was written by save_model')
+    more = ckpt['more'] if isinstance(ckpt['more'], dict) else {}
+    odd = [k for k,fits in _parts.items() if not fits(ckpt[k])]
+    odd += [k for k in _counts for values in (ckpt, more) if k in values and not _is_count(values[k])]
+    if not _is_options(more.get('options', {})): odd.append('options')
+    if odd: raise CheckpointError(f'the {odd[0]} of this checkpoint cannot be such a value', where, _changed)
+    _check_tensors(_tensors(ckpt), os.path.getsize(path), where)
 
 # %% ../../nbs/models/37_files.ipynb #369accee
 @contextmanager
@@ -57,32 +137,42 @@ def save_model(
     **more, # plain types and tensors to keep with it: step, epoch, optimiser
 ):
     "Write a network with all that is needed to build it again"
-    about = dict(format=FORMAT, model=network_of(model).name, config=model.config)
+    about = dict(format=FORMAT) | {k: more[k] for k in _counts if k in more}
+    about |= dict(model=network_of(model).name, config=model.config)
     with _says_when_full(path), replacing(path) as tmp:
         torch.save(about | dict(state=model.state_dict(), more=more), tmp)
-        torch.load(tmp, map_location='cpu', weights_only=True, mmap=True)
+        read_description(tmp, path)
+        _check_contents(torch.load(tmp, map_location='cpu', weights_only=True, mmap=True), tmp, path)
 
-# %% ../../nbs/models/37_files.ipynb #d587fc3b
-def _read(path, mmap): # whatever the file holds
+# %% ../../nbs/models/37_files.ipynb #84192fe0
+def _read(path): # whatever the file holds, mapped into memory
     if Path(path).suffix == '.safetensors': return _read_safetensors(path)
-    return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+    read_description(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # about what is then refused
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
 
 # %% ../../nbs/models/37_files.ipynb #cf4a8f5f
 def read_checkpoint(
     path:str|Path, # a file that `save_model` or `export_safetensors` wrote
     mmap:bool=False, # leave on the disk what is not looked at
-) -> dict: # `format`, `model`, `config`, `state`, `more`
+) -> dict: # `format`, `model`, `config`, `state`, `more`, and perhaps `step` and `epoch`
     "The contents of a checkpoint, on the CPU, or `CheckpointError`; nothing in the file is run"
-    if not Path(path).is_file(): raise CheckpointError('there is no such checkpoint', path, 'Check the path')
-    try: ckpt = _read(path, mmap)
+    regular_file(path, 'checkpoint', error=CheckpointError)
+    try:
+        ckpt = _read(path)
+        _check_contents(ckpt, path, path)
+        return ckpt if mmap else copy.deepcopy(ckpt)
+    except ShineOnError: raise
     except Exception: # a damaged or hostile file can raise anything
         raise CheckpointError('this file is damaged, or is not a checkpoint', path,
                               'Copy it again, or use another checkpoint') from None
-    complete = isinstance(ckpt, dict) and {'model','config','state','more'} <= ckpt.keys()
-    if not complete or ckpt.get('format') != FORMAT:
-        raise CheckpointError(f'this file is not a {FORMAT} checkpoint', path,
-                              'Use a file that was written by save_model')
-    return ckpt
+
+# %% ../../nbs/models/37_files.ipynb #13b2dce0
+def _as_json(value, what, where):
+    try: return json.dumps(value)
+    except (TypeError, ValueError):
+        raise CheckpointError(f'the {what} of this checkpoint is not plain', where, _changed) from None
 
 # %% ../../nbs/models/37_files.ipynb #c95e3eff
 def export_safetensors(
@@ -95,7 +185,7 @@ def export_safetensors(
         raise OptionError('this is no name for such a file', path, 'Let it end in .safetensors')
     model = load_model(checkpoint)
     options = read_checkpoint(checkpoint, mmap=True)['more'].get('options', {})
-    described = dict(config=json.dumps(model.config), options=json.dumps(options))
+    described = {k: _as_json(v, k, checkpoint) for k,v in dict(config=model.config, options=options).items()}
     about = dict(format=FORMAT, model=network_of(model).name) | described
     state = {k: v.contiguous() for k,v in model.state_dict().items()}
     with _says_when_full(path), replacing(path) as tmp: save_file(state, tmp, metadata=about)
@@ -113,7 +203,7 @@ def _read_safetensors(path): # -> dict as of `save_model`
 def _unregistered(ckpt) -> str: # what the network needs that nobody has registered, or ''
     if ckpt['model'] not in NETWORKS: return f'the network {ckpt["model"]!r}'
     inputs = [n for k in ('person_inputs', 'cloth_inputs') for n in ckpt['config'].get(k, ())]
-    missing = ', '.join(repr(n) for n in inputs if n not in INPUTS)
+    missing = ', '.join([repr(n) for n in inputs if n not in INPUTS][:9])
     return f'a network for the input {missing}' if missing else ''
 
 # %% ../../nbs/models/37_files.ipynb #d0445b01
@@ -122,7 +212,7 @@ def _check_registered(ckpt, path):
     except (AttributeError, TypeError): return # no description at all: building it will tell
     if not missing: return
     plugins = ckpt['more'].get('options', {}).get('plugins') or []
-    names = ' '.join(map(str, plugins))
+    names = ' '.join(map(str, plugins[:9])) if isinstance(plugins, list) else str(plugins)
     do = f'It was trained with --plugins {names}; load them too' if plugins else 'Load its plugin: --plugins'
     raise CheckpointError(f'this checkpoint holds {missing}, which is not registered', path, do)
 
@@ -134,6 +224,59 @@ def _check_expected(name, expect, path): # is the network the expected one, or f
         raise CheckpointError(f'this checkpoint holds the model {name!r}, not {wanted}', path,
                               'Choose another checkpoint')
 
+# %% ../../nbs/models/37_files.ipynb #d90ace18
+_most_number = 2**14 # in a configuration
+
+def _large(value): # the first number in a tree of plain values that no option of ours can have
+    if isinstance(value, (dict, list, tuple)):
+        values = value.values() if isinstance(value, dict) else value
+        return next((n for n in map(_large, values) if n is not None), None)
+    return value if isinstance(value, int) and abs(value) > _most_number else None
+
+# %% ../../nbs/models/37_files.ipynb #21526c75
+def _too_large(where): # the error
+    return CheckpointError('this checkpoint describes a network far larger than its weights', where, _changed)
+
+# %% ../../nbs/models/37_files.ipynb #a57d2655
+def _is_ours(ckpt): # does the network come with this package?
+    return NETWORKS[ckpt['model']].cls.__module__.startswith('shineon.')
+
+# %% ../../nbs/models/37_files.ipynb #6789e32c
+def _check_numbers(ckpt, where): # in the configuration of a network of ours
+    large = _large(ckpt['config']) if _is_ours(ckpt) else None
+    if large is None: return
+    number = f'the number {large}' if abs(large) < 10**20 else 'a number of more than 20 digits'
+    raise CheckpointError(f'the config of this checkpoint has {number}', where, _changed)
+
+# %% ../../nbs/models/37_files.ipynb #7dc6170a
+def _limits(ckpt): # numbers in parameters, numbers in buffers, modules
+    state, n = ckpt['state'], sum(t.numel() for t in ckpt['state'].values())
+    if _is_ours(ckpt): return 2*n + 2**20, n + 2**25, 4*len(state) + 1000 # a norm's weight is registered twice
+    return 4*n + 2**27, n + 2**27, 4*len(state) + 10_000
+
+# %% ../../nbs/models/37_files.ipynb #a646d5d6
+@contextmanager
+def _growing(
+    ckpt:dict, # a checkpoint
+    where:object, # its file, for the message
+):
+    "Within the block, the network of a checkpoint is built; an error where it becomes larger than its weights"
+    shapes, limits, found = {t.shape for t in ckpt['state'].values()}, _limits(ckpt), [0, 0, 0]
+    def count(i, n):
+        found[i] += n
+        if found[i] > limits[i]: raise _too_large(where)
+    def parameter(module, name, p):
+        if p is None or is_lazy(p): return
+        if _is_ours(ckpt) and p.shape not in shapes: raise ValueError(f'no weight has the shape {tuple(p.shape)}')
+        count(0, p.numel())
+    def buffer(module, name, b): count(1, 0 if b is None else b.numel())
+    hooks = [module_hooks.register_module_parameter_registration_hook(parameter),
+             module_hooks.register_module_buffer_registration_hook(buffer),
+             module_hooks.register_module_module_registration_hook(lambda *_: count(2, 1))]
+    try: yield
+    finally:
+        for h in hooks: h.remove()
+
 # %% ../../nbs/models/37_files.ipynb #a81ac041
 def load_model(
     path:str|Path, # a file that `save_model` or `export_safetensors` wrote
@@ -144,8 +287,10 @@ def load_model(
     _check_registered(ckpt, path)
     _check_expected(ckpt['model'], expect, path)
     try:
-        model = build_model(ckpt['model'], **ckpt['config'])
+        _check_numbers(ckpt, path)
+        with _growing(ckpt, path): model = build_model(ckpt['model'], **ckpt['config'])
         model.load_state_dict(ckpt['state'])
+    except CheckpointError: raise
     except Exception as e: # a changed description can fail anywhere
         raise CheckpointError('the weights in this checkpoint do not fit its description', path,
                               'It was changed, or comes from another version; use another checkpoint') from e
