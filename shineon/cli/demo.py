@@ -107,7 +107,7 @@ def run(self:Demo,
     **options # of the run
 ) -> dict: # its `metrics.json`
     "Execute a run notebook under its own name"
-    folder = run_folder(notebook, self.out/'experiments', overwrite=True)
+    folder = run_folder(notebook, self.out/'experiments', notebook, overwrite=True)
     execute(notebook, self.common | options | dict(name=notebook), folder)
     return json.loads((folder/'metrics.json').read_text(encoding='utf8'))
 

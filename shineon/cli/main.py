@@ -21,7 +21,7 @@ from .sweep import print_plan, read_sweep, sweep
 from ..core.errors import OptionError, ShineOnError, Stopped, at_least
 from ..core.files import held, lock_beside
 from ..core.plugins import load_plugins
-from ..core.run_folder import gpu_numbers, log_level, process_number, run_folder
+from ..core.run_folder import gpu_numbers, log_level, process_number, run_folder, run_place
 
 # %% ../../nbs/cli/85_main.ipynb #d687ae89
 _short = dict(batch_size=['--batch', '-b'], ngf_power_base=['--ngf_base']) # further names of options
@@ -105,7 +105,7 @@ def run(
     name, root, overwrite = params['name'], params['experiments_dir'], params['overwrite']
     if n > 1 and not name: raise OptionError('several processes need one name', do='Give --name NAME')
     checkpoint = params['checkpoint'] if trains(notebook) else 'last'*params.get('resume', False)
-    folder = run_folder(name, root, notebook, overwrite=True, checkpoint=checkpoint) # for now, only where it lies
+    folder = run_place(name, root) if name else run_folder('', root, notebook)
     params = params | dict(name=name or folder.name)
     with nullcontext() if number or locked else held(lock_beside(folder), f'the run {folder}'):
         run_folder(params['name'], root, notebook, overwrite, checkpoint=checkpoint)

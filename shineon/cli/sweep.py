@@ -19,7 +19,7 @@ from .run_table import read_run
 from ..core.errors import DataError, OptionError, at_least
 from ..core.files import file_name, held, regular_file
 from ..core.plugins import python_command
-from ..core.run_folder import run_folder
+from ..core.run_folder import run_place
 
 # %% ../../nbs/cli/83_sweep.ipynb #61adebc8
 _most = 10_000 # runs of a sweep
@@ -134,7 +134,7 @@ def to_do(
 ) -> tuple[str,dict]: # `finished`, `running`, or `new`, `again`, `stopped`; the options to start it with
     "How far a planned run is; `OptionError` where its folder holds another run"
     wanted = default_options(notebook) | params
-    folder = run_folder(wanted['name'], wanted['experiments_dir'], overwrite=True)
+    folder = run_place(wanted['name'], wanted['experiments_dir'])
     if not (folder/'params.yaml').exists(): return 'new', params
     run = read_run(folder)
     state, advice = run['state'], f'{run["note"]}. Remove the folder'
@@ -159,7 +159,7 @@ def start_run(
 ) -> tuple[subprocess.Popen,Path]: # the process, and the run's folder
     "Start a run in a process of its own"
     file.write_text(yaml.safe_dump(params, allow_unicode=True), encoding='utf8')
-    folder = run_folder(params['name'], params.get('experiments_dir', 'experiments'), overwrite=True)
+    folder = run_place(params['name'], params.get('experiments_dir', 'experiments'))
     folder.mkdir(parents=True, exist_ok=True)
     output = folder/'output.txt'
     if output.exists(): regular_file(output, 'text file')

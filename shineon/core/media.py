@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import DataError, OptionError, ShineOnError, replacing
-from .files import _reason, reading, regular_file
+from .files import reason, reading, regular_file
 
 # %% ../../nbs/core/04_media.ipynb #3545503d
 _formats = 'PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM' # as PIL calls them
@@ -183,7 +183,7 @@ def _opened(path):
             file.streams.video[0].codec_context.options = _only_frames
             yield file
     except ShineOnError: raise
-    except Exception as e: raise DataError(f'this video is broken ({_reason(e)})', path, _write_anew) from e
+    except Exception as e: raise DataError(f'this video is broken ({reason(e)})', path, _write_anew) from e
 
 # %% ../../nbs/core/04_media.ipynb #dc96b8a9
 def read_video(
