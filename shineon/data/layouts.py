@@ -36,6 +36,7 @@ class Video:
     cloth:Path # product photo of the garment worn
     frames:list[Frame] # in order of time
     fault:DataError|None=None # what is wrong with it; `check_videos` raises it
+    forms:dict[str,str] = field(default_factory=dict) # kind -> the form its files have, where that is known
 
 # %% ../../nbs/data/12_layouts.ipynb #8431f27b
 def _no_truth(root, video, cloth): return []
@@ -45,6 +46,9 @@ def _no_true_folders(root): return [], None
 
 # %% ../../nbs/data/12_layouts.ipynb #b28effcd
 def _no_photo(root, stem): return None
+
+# %% ../../nbs/data/12_layouts.ipynb #9d5e22db
+def _no_pairs(root, videos, datamode, data_list=''): return []
 
 # %% ../../nbs/data/12_layouts.ipynb #3e062eb8
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Layout:
     truth:Callable=_no_truth # root, video, cloth -> (picture, grid) of each frame; empty without truth
     true_folders:Callable=_no_true_folders # root -> folders of true frames; folder of flow, or None
     photo:Callable=_no_photo # root, stem of a garment's file -> its product photo, or None
+    pairs:Callable=_no_pairs # root, videos, datamode, data_list -> (garment, video) of each line of a list
+    lists:bool=False # does it take `data_list`, in `videos` and `pairs`?
     files:Collection=FILES # kinds of file it can give
 
 # %% ../../nbs/data/12_layouts.ipynb #6efb90a1
@@ -69,7 +75,7 @@ def _unknown_layout(name): # -> the error
                                 f'and name them with {option}')
 
 # %% ../../nbs/data/12_layouts.ipynb #300d507e
-LAYOUTS = Registry('layout', home='shineon.data.layouts', unknown=_unknown_layout)
+LAYOUTS = Registry('layout', home='shineon.data.datasets', unknown=_unknown_layout)
 
 # %% ../../nbs/data/12_layouts.ipynb #62b8cb29
 def find_layout(
