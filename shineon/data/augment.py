@@ -104,7 +104,7 @@ def flow(self:Affine,
     "Move optical flow; its vectors turn and grow with the picture"
     return self._warped(flow, blend=True, edge=True) @ self.linear.T.astype(np.float32)
 
-# %% ../../nbs/data/17_augment.ipynb #6fc677ac
+# %% ../../nbs/data/17_augment.ipynb #e3eeb657
 @patch
 def joints(self:Affine,
     joints:np.ndarray, # `(18 3)`: x, y, confidence
@@ -113,13 +113,14 @@ def joints(self:Affine,
     moved = joints.copy()
     moved[:,:2] = joints[:,:2] @ self.linear.T + self.offset
     x,y,c = moved.T
-    seen = (c > 0) & (x > -.5) & (x < self.w - .5) & (y > -.5) & (y < self.h - .5)
-    return moved*seen[:,None]
+    inside = (x > -.5) & (x < self.w - .5) & (y > -.5) & (y < self.h - .5)
+    return moved*(inside & (c > 0))[:,None]
 
-# %% ../../nbs/data/17_augment.ipynb #01e7c48b
+# %% ../../nbs/data/17_augment.ipynb #22fea14e
 def _turn_of_hue(angle): # a rotation about the grey diagonal, `(3 3)` (Rodrigues' formula)
     c,s = np.cos(angle), np.sin(angle)/np.sqrt(3)
-    return c*np.eye(3) + s*np.array([[0,-1,1], [1,0,-1], [-1,1,0]]) + (1-c)/3
+    across = np.array([[0,-1,1], [1,0,-1], [-1,1,0]])
+    return c*np.eye(3) + s*across + (1-c)/3
 
 # %% ../../nbs/data/17_augment.ipynb #65234ded
 class Colours:
@@ -171,8 +172,8 @@ def _enclosed(clothes): # has clothes left and right of it in its row
     from_left = np.maximum.accumulate(clothes, 1)
     return from_left & np.maximum.accumulate(clothes[:,::-1], 1)[:,::-1]
 
-# %% ../../nbs/data/17_augment.ipynb #36909564
-def _columns_between(parse, above, below, most): # free pixels under `above`, over `below`, no more than `most` in a column
+# %% ../../nbs/data/17_augment.ipynb #b6cdb32b
+def _columns_between(parse, above, below, most): # free pixels under `above`, over `below`, at most so many in a column
     y = np.arange(len(parse))[:,None]
     start = above.any(0)*(len(parse) - above[::-1].argmax(0)) # row under the lowest one of `above`
     end = (below & (y >= start)).argmax(0)
@@ -183,7 +184,7 @@ def _like_face(image, face, around): # more like the face's colour than like tha
     skin, ground = (np.median(image[m], 0) for m in (face, around))
     return ((image - skin)**2).sum(-1) < ((image - ground)**2).sum(-1)
 
-# %% ../../nbs/data/17_augment.ipynb #5e787b18
+# %% ../../nbs/data/17_augment.ipynb #3bec7931
 def neck(
     image:np.ndarray, # frame, `(h w 3)`, uint8
     parse:np.ndarray, # LIP labels, `(h w)`
@@ -198,8 +199,8 @@ def neck(
     if under[:,abs(x[0] - centre) < .1*width].mean(1).sum() < height/32: return face & False
     clothes &= y >= (top + bottom)/2
     first = clothes.argmax(0)*clothes.any(0) # row of the first clothes in each column
-    box = (parse == 0) & (y >= (top + bottom)/2) & (y < first) & (first < bottom + 1.2*height)
-    box &= (x >= left - width/2) & (x < right + width/2)
+    box = (parse == 0) & (y >= (top + bottom)/2) & (y < first)
+    box &= (first < bottom + 1.2*height) & (x >= left - width/2) & (x < right + width/2)
     around = (parse == 0) & ~box & (y < bottom + 1.2*height)
     found = box & _enclosed(clothes) | under & (abs(x - centre) < .3*width)
     return found | box & _like_face(image.astype(np.float32), face, around) if around.any() else found
@@ -220,21 +221,23 @@ def person_mask(
 # %% ../../nbs/data/17_augment.ipynb #8ae86b81
 def _plain(rng, h, w): return np.broadcast_to(rng.uniform(0, 255, 3), (h,w,3))
 
-# %% ../../nbs/data/17_augment.ipynb #488d4fce
+# %% ../../nbs/data/17_augment.ipynb #dfd7d884
 def _gradient(rng, h, w): # from one colour to another, in any direction
-    (a,b), turn = rng.uniform(0, 255, (2,3)), rng.uniform(0, 2*np.pi)
+    a, b, turn = rng.uniform(0, 255, 3), rng.uniform(0, 255, 3), rng.uniform(0, 2*np.pi)
     y,x = np.mgrid[-1:1:h*1j,-1:1:w*1j]
     t = (x*np.cos(turn) + y*np.sin(turn))/2.83 + .5 # 0 to 1 from corner to corner
     return a + (b - a)*t[...,None]
 
-# %% ../../nbs/data/17_augment.ipynb #080c6319
+# %% ../../nbs/data/17_augment.ipynb #6daaa751
 def _noise(rng, h, w): # spots of several sizes about a colour
     import cv2 # late: only who augments loads it
     out = np.tile(rng.uniform(60, 195, 3), (h,w,1))
-    for n in (3, 6, 12, 48): out += cv2.resize(rng.normal(0, 50/n**.5, (n,n,3)), (w,h), interpolation=cv2.INTER_CUBIC)
+    for n in (3, 6, 12, 48):
+        spots = rng.normal(0, 50/n**.5, (n,n,3))
+        out += cv2.resize(spots, (w,h), interpolation=cv2.INTER_CUBIC)
     return out
 
-# %% ../../nbs/data/17_augment.ipynb #0a6d4f8a
+# %% ../../nbs/data/17_augment.ipynb #f1865200
 _grounds = dict(colour=_plain, gradient=_gradient, noise=_noise)
 
 def background(
@@ -245,7 +248,8 @@ def background(
     "What may stand behind a person"
     rng, (h,w) = np.random.default_rng(seed), size
     if what in _grounds: return _grounds[what](rng, h, w).clip(0, 255).astype(np.uint8)
-    return np.array(ImageOps.fit(Image.fromarray(read_picture(what)), (w,h), centering=tuple(rng.random(2))))
+    pic = Image.fromarray(read_picture(what))
+    return np.array(ImageOps.fit(pic, (w,h), centering=tuple(rng.random(2))))
 
 # %% ../../nbs/data/17_augment.ipynb #105f7fcf
 @dataclass(frozen=True)
@@ -271,7 +275,7 @@ def way_of(
     "How augmentation changes a kind of file"
     return _ways.get(kind, Way())
 
-# %% ../../nbs/data/17_augment.ipynb #122b8322
+# %% ../../nbs/data/17_augment.ipynb #e008ff4d
 @dataclass(frozen=True)
 class Augmentation:
     "What happens to a clip: alike to all its frames and files"
@@ -279,9 +283,9 @@ class Augmentation:
     scale:float=1. # larger, about the frame's centre
     rotate:float=0. # degrees, counter-clockwise
     shift:tuple[float,float]=(0.,0.) # to the right and down, in shares of width and height
-    brightness:float=0. # these four: see `Colours`
-    contrast:float=0.
-    saturation:float=0.
+    brightness:float=0. # above 0: brighter
+    contrast:float=0. # above 0: stronger
+    saturation:float=0. # above 0: more colour
     hue:float=0. # radians
     background:str='' # colour, gradient, noise, or the path of a picture; empty: what was filmed
     seed:int=0 # of the background
@@ -290,21 +294,22 @@ class Augmentation:
 # %% ../../nbs/data/17_augment.ipynb #85b4b88b
 def _each(change, frames): return np.stack([change(f) for f in frames])
 
-# %% ../../nbs/data/17_augment.ipynb #cd4e9c10
+# %% ../../nbs/data/17_augment.ipynb #7f8e371e
 @patch
 def _mirrored(self:Augmentation, arrays, size):
     if not self.mirror: return arrays
-    return {k: _each(partial(way_of(k).mirror, width=size[1]), a) for k,a in arrays.items()}
+    ways = {k: partial(way_of(k).mirror, width=size[1]) for k in arrays}
+    return {k: _each(ways[k], a) for k,a in arrays.items()}
 
-# %% ../../nbs/data/17_augment.ipynb #e2079ef7
+# %% ../../nbs/data/17_augment.ipynb #59f14c3f
 @patch
 def _moved(self:Augmentation, arrays, size): # of the garment nothing moves: its photo is another picture
     if (self.scale, self.rotate, *self.shift) == (1, 0, 0, 0): return arrays
     affine = Affine(size, self.scale, self.rotate, self.shift)
-    persons = {k: a for k,a in arrays.items() if FILES[k].of == 'person'}
-    return arrays | {k: _each(partial(way_of(k).move, affine), a) for k,a in persons.items()}
+    ways = {k: partial(way_of(k).move, affine) for k in arrays if FILES[k].of == 'person'}
+    return arrays | {k: _each(way, arrays[k]) for k,way in ways.items()}
 
-# %% ../../nbs/data/17_augment.ipynb #14123398
+# %% ../../nbs/data/17_augment.ipynb #e041b911
 @patch
 def _elsewhere(self:Augmentation, arrays, size): # before another background
     if not self.background: return arrays
@@ -312,19 +317,21 @@ def _elsewhere(self:Augmentation, arrays, size): # before another background
         raise OptionError('augment_background needs the parse of each frame', do='Give an input that is made of it')
     n, image = len(arrays['image']), arrays['image']
     parts = arrays['densepose'] if 'densepose' in arrays else [None]*n
-    masks = np.stack([person_mask(*frame) for frame in zip(image, arrays['parse'], parts)])[...,None] # (n h w 1)
+    masks = [person_mask(*frame) for frame in zip(image, arrays['parse'], parts)]
+    masks = np.stack(masks)[...,None] # (n h w 1)
     behind = background(self.background, self.seed, size).astype(np.float32)
     placed = dict(image=(behind + (image - behind)*masks + .5).astype(np.uint8))
     if 'flow' in arrays: placed['flow'] = arrays['flow']*(masks > .5) # the background stands still
     return arrays | placed
 
-# %% ../../nbs/data/17_augment.ipynb #815c5efc
+# %% ../../nbs/data/17_augment.ipynb #c9cefa0c
 @patch
 def _coloured(self:Augmentation, arrays):
     values = self.brightness, self.contrast, self.saturation, self.hue
     if not any(values): return arrays
     colours = Colours(*values, self.white)
-    return arrays | {k: way_of(k).colour(colours, a) for k,a in arrays.items() if way_of(k).colour}
+    ways = {k: way_of(k).colour for k in arrays}
+    return arrays | {k: way(colours, arrays[k]) for k,way in ways.items() if way}
 
 # %% ../../nbs/data/17_augment.ipynb #b282bc1b
 @patch
@@ -348,7 +355,7 @@ def _pictures_in(folder): # -> paths, sorted
     if found: return found
     raise DataError('no pictures in background_dir', folder, 'Name a folder with pictures, or leave it out')
 
-# %% ../../nbs/data/17_augment.ipynb #e777a473
+# %% ../../nbs/data/17_augment.ipynb #1bc15946
 @dataclass(frozen=True)
 class Augment:
     "Draws what happens to each clip of each epoch"
@@ -365,12 +372,13 @@ class Augment:
         for k,most in _most.items():
             value = getattr(self, k)
             if not 0 <= value <= most: raise OptionError(f'{k} is {value}', do=f'Give a number from 0 to {most}')
-        if self.augment_background: self.grounds # refused before training starts
+        _pictures_in(self.background_dir) # refused before training starts
     def __bool__(self): return any(getattr(self, k) for k in _most)
     @cached_property
-    def grounds(self): return _pictures_in(self.background_dir) or list(_grounds)
+    def grounds(self): # what may stand behind people
+        return _pictures_in(self.background_dir) or list(_grounds)
 
-# %% ../../nbs/data/17_augment.ipynb #6ba5bb8f
+# %% ../../nbs/data/17_augment.ipynb #44d419df
 @patch
 def draw(self:Augment,
     rng:np.random.Generator, # source of chance
@@ -379,11 +387,12 @@ def draw(self:Augment,
     mirror, elsewhere, which = rng.random(3).tolist()
     scale, rotate, x, y, *colours = rng.uniform(-1, 1, 8).tolist()
     brightness, contrast, saturation, hue = (c*self.augment_colour for c in colours)
-    there = self.augment_background > elsewhere
-    return Augmentation(self.augment_mirror > mirror, 1 + self.augment_scale*scale, self.augment_rotate*rotate,
-                        (self.augment_shift*x, self.augment_shift*y), brightness, .8*contrast, saturation, hue/2,
-                        self.grounds[int(which*len(self.grounds))] if there else '',
-                        int(rng.integers(2**32)), self.cloth_mask_threshold)
+    place = dict(scale=1 + self.augment_scale*scale, rotate=self.augment_rotate*rotate)
+    place['shift'] = self.augment_shift*x, self.augment_shift*y
+    light = dict(brightness=brightness, contrast=.8*contrast, saturation=saturation, hue=hue/2)
+    ground = self.grounds[int(which*len(self.grounds))] if elsewhere < self.augment_background else ''
+    return Augmentation(mirror < self.augment_mirror, **place, **light, background=ground,
+                        seed=int(rng.integers(2**32)), white=self.cloth_mask_threshold)
 
 # %% ../../nbs/data/17_augment.ipynb #81ffee33
 @patch
