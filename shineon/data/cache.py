@@ -67,8 +67,8 @@ def _sums(stack): # of each frame, in 64 bits: any changed byte changes one
     words, rest = rows[:,:whole].view(np.uint64), rows[:,whole:]
     return words.sum(1, dtype=np.uint64) + rest.sum(1, dtype=np.uint64)
 
-# %% ../../nbs/data/18_cache.ipynb #2157badd
-def _places(first, n, at): # arrays of a frame, number of frames, where they begin -> type, shape and place by name; the end
+# %% ../../nbs/data/18_cache.ipynb #9d6195db
+def _places(first, n, at): # arrays of a frame, number of frames, where they begin -> places by name; their end
     places = {}
     for name,a in first.items():
         places[name] = dict(dtype=a.dtype.str, shape=[n, *a.shape], at=at, sums=[])
@@ -318,7 +318,7 @@ def _packed_video(arrays): # there are no files but these arrays
 # %% ../../nbs/data/18_cache.ipynb #7291c02b
 def _names(video): return video.id, video.cloth.name, *(f.name for f in video.frames)
 
-# %% ../../nbs/data/18_cache.ipynb #3b50e906
+# %% ../../nbs/data/18_cache.ipynb #f50b8263
 @patch
 def _members(self:Shards, path): # arrays of each video of a shard
     do = 'Copy or make this shard again'
@@ -328,8 +328,10 @@ def _members(self:Shards, path): # arrays of each video of a shard
         arrays = Arrays(data[m.offset_data:m.offset_data + m.size], path, do)
         made = dict(arrays.header['options'])
         there = made.pop('kinds')
-        if made == self.options and set(self.kinds) <= set(there): yield arrays
-        else: raise OptionError(f'these shards were made with {made}, of {there}', path, f'Make them with {self.options}')
+        if made != self.options or not set(self.kinds) <= set(there):
+            what = f'these shards were made with {made}, of {there}'
+            raise OptionError(what, path, f'Make some with {self.options}, of {self.kinds}')
+        yield arrays
 
 # %% ../../nbs/data/18_cache.ipynb #cd2c0880
 @patch
