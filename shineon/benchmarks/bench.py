@@ -9,7 +9,7 @@ __all__ = ['PARTS', 'COLUMNS', 'Case', 'part', 'all_parts', 'where', 'find_cases
            'line', 'borrowed', 'bench']
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #236b0fac
-import importlib, json, os, subprocess, sys, time
+import importlib, json, os, subprocess, time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.errors import OptionError
 from ..core.memory import return_freed_memory
+from ..core.plugins import python_command
 from ..core.run_folder import processor, write_json
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #b98e0bac
@@ -154,8 +155,8 @@ def _answer(what, part, name, device, kw): # in a process of its own: what a fun
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #a82a971a
 def _apart(what, case, device, **kw): # asks a process of its own
-    code = 'import sys; from shineon.benchmarks.bench import _answer; _answer(*sys.argv[1:])'
-    command = [sys.executable, '-c', code, what, case.part, case.case, str(device), json.dumps(kw)]
+    program = python_command('from shineon.benchmarks.bench import _answer; _answer(*sys.argv[1:])')
+    command = [*program, what, case.part, case.case, str(device), json.dumps(kw)]
     done = subprocess.run(command, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1:]
     if done.returncode: raise RuntimeError(f'{case.part}, {case.case}: it ended with {done.returncode}: {last}')

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import nn, Tensor
-from ..core.errors import OptionError, replacing
+from ..core.errors import CheckpointError, OptionError, replacing
 from ..data.labels import INPUTS
 from .files import export_safetensors, for_inference, load_model, read_checkpoint
 from .layers import warped_names
@@ -93,12 +93,19 @@ def _torchscript(frame, path, dynamic):
 # %% ../../nbs/models/38_export.ipynb #a71ef951
 _writers = {'.onnx': _onnx, '.pt2': _pt2, '.torchscript': _torchscript}
 
+# %% ../../nbs/models/38_export.ipynb #c80d92d6
+def _frame_size(config, options, where): # of a network and its run -> height, width
+    usual = dict(fine_height=256, fine_width=192)
+    h, w = (config.get(k) or options.get(k) or n for k,n in usual.items())
+    if all(type(n) is int and n > 0 for n in (h, w)) and h*w <= 2**22: return h, w
+    raise CheckpointError(f'this checkpoint says that its frames are {str(w)[:20]}x{str(h)[:20]}', where,
+                          'It was changed; use another checkpoint')
+
 # %% ../../nbs/models/38_export.ipynb #78a6ed69
 def _load_frame(checkpoint): # -> `OneFrame`, at the size that the network was trained on
     model = load_model(checkpoint)
     options = read_checkpoint(checkpoint, mmap=True)['more'].get('options', {})
-    known = options | {k: v for k,v in model.config.items() if v}
-    return OneFrame(model, known.get('fine_height', 256), known.get('fine_width', 192)).eval()
+    return OneFrame(model, *_frame_size(model.config, options, checkpoint)).eval()
 
 # %% ../../nbs/models/38_export.ipynb #043ff36b
 def export_model(

@@ -11,6 +11,7 @@ import math, random, shutil
 from pathlib import Path
 
 from ..core.errors import CheckpointError, OptionError, replacing # shineon before fastai
+from ..core.files import reading
 from ..core.run_folder import process_number
 from ..data.loaders import ClipDL
 from ..models.files import read_checkpoint, save_model
@@ -62,6 +63,7 @@ class TrainingState(Callback):
     "Collects the state of training, and resumes training from it"
     order = 60 # after all that set themselves up when a fit begins
     _given, _random = None, None # a state to resume from; random states that are still to be set
+    source = '' # the file of that state
 
     def load_state_dict(self, state): self._given = state # of `state_dict`; taken up when a fit begins
 
@@ -73,6 +75,8 @@ class TrainingState(Callback):
         self.at, self.shuffle = (self.epoch+1, 0), self.dls.train.rng.getstate()
 
     def after_fit(self): self.learn.first_epoch = 0
+
+    def _reading(self): return reading(self.source, 'training state', _with_weights, CheckpointError)
 
 # %% ../../nbs/train/45_checkpoints.ipynb #123df031
 def _accumulation(learn): # the callback of gradient accumulation, `None` where there is none
@@ -116,7 +120,12 @@ def state_dict(self:TrainingState) -> dict: # plain types and tensors
 @patch
 def before_fit(self:TrainingState):
     self.at, self._random = (0, 0), None # epochs and batches that are done
-    if (given := self._given) is None: return
+    if self._given is None: return
+    with self._reading(): self._take_up(self._given)
+
+# %% ../../nbs/train/45_checkpoints.ipynb #c9776617
+@patch
+def _take_up(self:TrainingState, given): # of `state_dict`
     learn, place = self.learn, given['place']
     self.at, self.shuffle = (place['epoch'], place['batch']), given['shuffle']
     learn.first_epoch, learn.dls.train.skip, learn.train_iter = *self.at, place['train_iter']
@@ -144,22 +153,28 @@ def _take_up_gradients(self:TrainingState, waiting): # of `_accumulated`
     for k,m in trained_networks(self.learn).items():
         for p,g in zip(m.parameters(), waiting['grads'][k]): p.grad = None if g is None else g.to(p.device)
 
+# %% ../../nbs/train/45_checkpoints.ipynb #4d84bd05
+@patch
+def _take_up_epoch(self:TrainingState, given): # of `state_dict`: the epoch that was stopped
+    self.dls.train.rng.setstate(given['shuffle'])
+    self._random = given['random']
+    if self.at[1]: self.learn.pct_train = given['place']['pct_train']
+    self._take_up_gradients(given['waiting'])
+
 # %% ../../nbs/train/45_checkpoints.ipynb #1802a9b6
 @patch
 def before_train(self:TrainingState):
-    dl, given, self._given = self.dls.train, self._given, None
+    given, self._given = self._given, None
     if given:
-        dl.rng.setstate(given['shuffle'])
-        self._random = given['random']
-        if self.at[1]: self.learn.pct_train = given['place']['pct_train']
-        self._take_up_gradients(given['waiting'])
+        with self._reading(): self._take_up_epoch(given)
     else: self.at = (self.epoch, 0)
-    self.shuffle = dl.rng.getstate()
+    self.shuffle = self.dls.train.rng.getstate()
 
 # %% ../../nbs/train/45_checkpoints.ipynb #3d45fb9b
 @patch
 def _set_random(self:TrainingState): # once, when the loader has started
-    if self._random is not None: set_random_state(self._random)
+    if self._random is None: return
+    with self._reading(): set_random_state(self._random)
     self._random = None
 
 # %% ../../nbs/train/45_checkpoints.ipynb #5f80ba56
@@ -175,6 +190,17 @@ def before_validate(self:TrainingState): self._set_random()
 def _state_of(learn): # its `TrainingState`
     return learn._grab_cbs(TrainingState)[0]
 
+# %% ../../nbs/train/45_checkpoints.ipynb #832cbdee
+_with_weights = 'Begin a new run from it with --weights'
+_parts = 'place', 'shuffle', 'random', 'opt', 'scaler', 'generator', 'callbacks', 'waiting', 'recorder'
+
+def _check_training(state, where): # of a checkpoint: is it a training state, at a place that can be?
+    place = state.get('place') if isinstance(state, dict) else None
+    numbers = [place.get(k) for k in ('epoch', 'train_iter', 'batch', 'n_iter')] if isinstance(place, dict) else [None]
+    whole = all(type(n) is int and n >= 0 for n in numbers) and all(k in state for k in _parts)
+    if whole and place['batch'] <= place['n_iter']: return
+    raise CheckpointError('the training state in this checkpoint is damaged', where, _with_weights)
+
 # %% ../../nbs/train/45_checkpoints.ipynb #353a5f2d
 def go_on(
     learn:Learner, # a new one, with the options of the run that was stopped, and a `TrainingState`
@@ -182,14 +208,14 @@ def go_on(
 ):
     "Let the next fit resume from a checkpoint; `CheckpointError` or `OptionError` where it cannot"
     state = read_checkpoint(path)['more'].get('training')
-    if state is None:
-        raise CheckpointError('this file has weights, but nothing to go on from', path,
-                              'Begin a new run from it with --weights')
+    if state is None: raise CheckpointError('this file has weights, but nothing to go on from', path, _with_weights)
+    _check_training(state, path)
     before, n = state['place']['n_iter'], len(learn.dls.train)
     if before != n:
         do = 'Go on with the same data, batch size and number of devices, or begin a new run from it with --weights'
         raise OptionError(f'the run of this checkpoint has {before} batches an epoch, and this one {n}', path, do)
     _state_of(learn).load_state_dict(state)
+    _state_of(learn).source = path
 
 # %% ../../nbs/train/45_checkpoints.ipynb #7cb4def8
 class SaveCheckpoints(TrainingCallback):
@@ -228,8 +254,8 @@ def after_batch(self:SaveCheckpoints):
     if not self.training or not self.save_count or self.train_iter % self.save_count: return
     self.save(f'step_{self.train_iter}.pt')
     if not self.writes or not self.keep: return
-    files = sorted(self.folder.glob('step_*.pt'), key=lambda f: int(f.stem[5:]))
-    for f in files[:-self.keep]: f.unlink()
+    files = (f for f in self.folder.glob('step_*.pt') if f.stem[5:].isdecimal() and f.is_file())
+    for f in sorted(files, key=lambda f: int(f.stem[5:]))[:-self.keep]: f.unlink()
 
 # %% ../../nbs/train/45_checkpoints.ipynb #948c13a3
 @patch
@@ -246,18 +272,25 @@ def after_validate(self:SaveCheckpoints):
 def after_fit(self:SaveCheckpoints): # a run that goes on elsewhere may have nothing left to do
     if all_reduce_max(self.writes and not (self.folder/'last.pt').exists()): self.save('last.pt')
 
+# %% ../../nbs/train/45_checkpoints.ipynb #2151690b
+def _step_to_go_on(file): # `None` for a checkpoint of weights only
+    more = read_checkpoint(file, mmap=True)['more']
+    if more.get('training') is None: return None
+    _check_training(more['training'], file)
+    if 'step' not in more: raise CheckpointError('this checkpoint does not say its step', file, _with_weights)
+    return more['step']
+
 # %% ../../nbs/train/45_checkpoints.ipynb #994f6219
 def newest_checkpoint(
     folder:Path, # of checkpoints
 ) -> Path|None: # the whole file with most steps; `None` if there is none
     "Where a stopped run can resume; damaged files are named and left out"
     found = {}
-    for f in sorted(Path(folder).glob('*.pt'), key=lambda f: f.name != 'last.pt'):
-        try: more = read_checkpoint(f)['more']
-        except CheckpointError as e:
-            print(f'left out: {e}', flush=True)
-            continue
-        if 'training' in more: found.setdefault(more['step'], f)
+    for f in sorted(Path(folder).glob('[!.]*.pt'), key=lambda f: (f.name != 'last.pt', f.name == 'best.pt')):
+        try: step = _step_to_go_on(f)
+        except CheckpointError as e: print(f'left out: {e}', flush=True)
+        else:
+            if step is not None: found.setdefault(step, f)
     return found[max(found)] if found else None
 
 # %% ../../nbs/train/45_checkpoints.ipynb #3b081a4d
