@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .errors import DataError, OptionError, ShineOnError, replacing
 from .files import reason, reading, regular_file
+from .pixels import as_rgb, is_plain
 
 # %% ../../nbs/core/04_media.ipynb #3545503d
 _formats = 'PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM' # as PIL calls them
@@ -30,6 +31,8 @@ _most_pixels, _most_bytes = 2**26, 2**30 # of a picture: 8192x8192; of its file,
 warnings.filterwarnings('ignore', module=r'PIL\.') # about files: an error says what is wrong with one
 
 # %% ../../nbs/core/04_media.ipynb #6f824631
+_says_more = b'Exif\0\0', b'ICC_PROFILE', b'Adobe\0', b'iCCP', b'eXIf', b'tRNS', b'acTL' # in the head of a file
+
 def _decode_jpeg(io, data): # bytes of a JPEG -> `(h w 3)`; None for one that is left to PIL
     size = io.ImageDecoder().read_header(data)
     return io.decode_image_jpegturbo(data, 'rgb') if size.height*size.width <= _most_pixels else None
@@ -45,6 +48,7 @@ def _decode_png(io, data, mode): # bytes of a PNG of 8 bits -> `(h w 3)` or `(h 
 # %% ../../nbs/core/04_media.ipynb #203fbe41
 def _decode_fast(data, mode): # bytes of a file -> its pixels; None for one that is left to PIL
     from kornia_rs import io # late: a command line that reads no picture starts without it
+    if mode == 'RGB' and any(text in data[:2**16] for text in _says_more): return None
     try:
         if mode == 'RGB' and data[:2] == b'\xff\xd8': return _decode_jpeg(io, data)
         if data[:8] == b'\x89PNG\r\n\x1a\n': return _decode_png(io, data, mode)
@@ -70,13 +74,13 @@ def open_picture(
 # %% ../../nbs/core/04_media.ipynb #76db43b9
 def _decode_pil(path, data, mode): # a picture file and its bytes -> its pixels
     with open_picture(path, data) as im:
-        if mode == 'L' and im.mode in ('P', 'L'): return np.array(im)
-        return np.array(im.convert(mode))
+        if mode == 'L': return np.array(im if im.mode in ('P', 'L') else im.convert('L'))
+        return np.array(im.convert('RGB')) if is_plain(im) else as_rgb(im, path)[0]
 
 # %% ../../nbs/core/04_media.ipynb #92942f4e
 def read_picture(
     path:str|Path, # PNG, JPEG, WebP, BMP, TIFF, GIF or PPM
-    mode:str='RGB', # 'RGB'; 'L' for labels: palette pictures then give their indices
+    mode:str='RGB', # 'RGB', as the picture is meant; 'L' for labels: palette pictures then give their indices
 ) -> np.ndarray: # `(h w 3)` or `(h w)`, uint8
     "Pixels of a picture file"
     size = regular_file(path, 'picture', 'Check the name and the folder', _most_bytes)
