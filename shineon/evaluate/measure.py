@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..core.errors import CheckpointError, DataError, ShineOnError, Stopped, at_least
-from ..core.files import _reason, file_name, read_limited, reading
+from ..core.files import reason, file_name, read_limited, reading
 from ..core.media import read_flo, read_picture, read_video, video_info
 from ..core.ops import to_tensor, to_uint8
 from ..core.run_folder import Parts, process_number
@@ -611,7 +611,7 @@ def _measure_video(result, truth, paired, metrics, compare): # what is noted of 
     try: d = compare(result, truth, here)
     except Stopped: raise
     except ShineOnError as e: return dict(error=str(e))
-    except Exception as e: return dict(error=f'{type(e).__name__}: {_reason(e)}')
+    except Exception as e: return dict(error=f'{type(e).__name__}: {reason(e)}')
     means = {m.name: mean_figure([d], m.name) for m in here}
     return dict(truth=truth.id, paired=paired, frames=len(d['names']), mean=means) | d
 
