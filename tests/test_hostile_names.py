@@ -25,11 +25,11 @@ few = settings(steady, max_examples=40)
 
 # what a name may be: all of Unicode, halves of pairs among it, and what means something somewhere
 
-awkward = ('/', '\\', '.', '..', '%', '%2F', '%~', '%u', '_', '-', '~', ' ', '\n', '\r', '\t', '\0', '\x85', '\ufeff', '\x1b[2J',
-           '\u2028', '\u202e', '\ud800', '\udc80', '\udce2\udc82\udcac', '€', 'é', 'e\u0301', 'a', 'A', 'b_c', '{seed}',
-           '{', '}', '{}', '{0.__class__}', '$x$', '$\\frac', '#', '&amp;', '&', '<b>', '</td>', '"', "'", '`', '*',
-           '**', '[x](y)', '|', '@', '=', '=1+1', '+', '.FOR.', '.json', '.mp4', 'CON', 'nul', 'null', '0', '1e5',
-           'yes', ': ', '- ', '!!python')
+awkward = ('/', '\\', '.', '..', '%', '%2F', '%~', '%u', '_', '-', '~', ' ', '\n', '\r', '\t', '\0', '\x1b[2J',
+           '\x85', '\ufeff', '\u2028', '\u202e', '\ud800', '\udc80', '\udce2\udc82\udcac', '€', 'é', 'e\u0301',
+           'a', 'A', 'b_c', '{seed}', '{', '}', '{}', '{0.__class__}', '$x$', '$\\frac', '#', '&amp;', '&', '<b>',
+           '</td>', '"', "'", '`', '*', '**', '[x](y)', '|', '@', '=', '=1+1', '+', '.FOR.', '.json', '.mp4', 'CON',
+           'nul', 'null', '0', '1e5', 'yes', ': ', '- ', '!!python')
 anything = st.text(st.characters(exclude_categories=()), max_size=20)
 composed = st.lists(st.sampled_from(awkward), max_size=6).map(''.join)
 names = st.one_of(composed, anything, st.builds(lambda s,n: s*n, composed, st.sampled_from([40, 300])))
