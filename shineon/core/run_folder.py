@@ -18,7 +18,6 @@ from fastcore.basics import patch
 import shineon
 
 from .errors import DataError, OptionError, inside, replacing
-from .text import yaml_text
 
 # %% ../../nbs/core/02_run_folder.ipynb #50c32f7f
 _ipython = ('In', 'Out', 'exit', 'quit', 'open', 'get_ipython')
@@ -157,7 +156,8 @@ def write_params(
     "Write `params.yaml`: what ran, and what was asked where that differs"
     differing = {k: v for k,v in (asked or {}).items() if k not in params or params[k] != v}
     said = params | dict(asked=differing) if differing else params
-    with replacing(folder/'params.yaml') as f: f.write_text(yaml_text(said), encoding='utf8')
+    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    with replacing(folder/'params.yaml') as f: f.write_text(text, encoding='utf8')
 
 # %% ../../nbs/core/02_run_folder.ipynb #d811e7c3
 def read_params(
