@@ -6,7 +6,7 @@
 __all__ = ['FrameSet', 'find_videos', 'find_truth', 'match_truth', 'match_frames', 'match_videos', 'read_frames', 'Motion',
            'TrueVideo', 'FrameMeter', 'read_flow', 'matched_frames', 'compare_frames', 'as_written', 'plain_metrics',
            'MethodFigures', 'method_means', 'clip_frames', 'clip_size', 'set_features', 'set_distance', 'load_networks',
-           'Progress', 'mean_figure', 'measure_videos', 'summarise', 'measure_sets', 'evaluate']
+           'Progress', 'mean_figure', 'measure_videos', 'summarise', 'measure_sets', 'match_results', 'evaluate']
 
 # %% ../../nbs/evaluate/63_measure.ipynb #5b30e087
 import json, os, time
@@ -697,7 +697,11 @@ def _counts(videos, flow): # of frames, for the record; what only the record say
                 optical_flow=dict(folder=flow is not None, estimated=estimated))
 
 # %% ../../nbs/evaluate/63_measure.ipynb #ae1c6b39
-def _match(results, truth): # folders -> what belongs together, problems, the truth's flow
+def match_results(
+    results:str|Path, # folder of results
+    truth:str|Path, # of the truth, or a data set
+) -> tuple[dict[str,tuple],list[str],Path|None]: # as of `match_videos`; problems; folder of the truth's optical flow
+    "Which results have a true video; `DataError` where none has one"
     (made, strangers), (known, flow) = _made_by_run(results), find_truth(truth)
     matched, problems = match_videos(made, known)
     problems += [f'{k} was not made by the run of these results: left out' for k in strangers]
@@ -727,7 +731,7 @@ def evaluate(
     at_least(0, workers=workers)
     start, p = time.time(), find_protocol(protocol) if isinstance(protocol, str) else protocol
     wanted, how = find_metrics(metrics, p), dict(batch_size=batch_size, workers=workers, device=device)
-    matched, unmatched, own_flow = _match(results, truth)
+    matched, unmatched, own_flow = match_results(results, truth)
     flow = Path(flow) if str(flow) else own_flow
     networks, weights, lacking = load_networks(wanted, metric_weights, download, device)
     no_warp = 'folders of pictures hold no warp; `shineon tryon` measures it'
