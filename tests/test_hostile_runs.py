@@ -51,7 +51,7 @@ def test_names(name, overwrite, vvt, call, place):
     kept = place/'experiments'/'wa'/'checkpoints'
     kept.mkdir(parents=True)
     (kept/'last.pt').write_bytes(b'a week of work')
-    refused(call(*train(vvt, name, *overwrite)), 'cannot be that of a run')
+    refused(call(*train(vvt, name, *overwrite)), 'name ')
     assert contents(place) == {'experiments/wa/checkpoints/last.pt': b'a week of work'}
 
 # what lies in the folder of a run

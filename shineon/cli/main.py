@@ -476,7 +476,7 @@ def _status(argv): # of a command line
 def _streams(): # for the time of a command; a stream that fails is no error of its own
     for file in range(3): _fill(file)
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Shown(s) if s else open(os.devnull, 'w') for s in before)
+    sys.stdout, sys.stderr = (Shown(s or open(os.devnull, 'w')) for s in before)
     try: yield
     finally:
         for stream in (sys.stdout, sys.stderr): _flush(stream)
@@ -503,7 +503,7 @@ def _stoppable(leaves): # by Ctrl-C and SIGTERM, with `KeyboardInterrupt`; `leav
     try: yield
     finally:
         stop.over = True
-        for s,handler in before.items() if not leaves else (): signal.signal(s, handler)
+        for s,handler in before.items(): signal.signal(s, signal.SIG_IGN if leaves else handler)
 
 # %% ../../nbs/cli/85_main.ipynb #5d935b3e
 def main(

@@ -6,10 +6,10 @@
 __all__ = ['FrameSet', 'find_videos', 'find_truth', 'match_truth', 'match_frames', 'match_videos', 'read_frames', 'Motion',
            'TrueVideo', 'FrameMeter', 'read_flow', 'matched_frames', 'compare_frames', 'as_written', 'plain_metrics',
            'MethodFigures', 'method_means', 'clip_frames', 'clip_size', 'set_features', 'set_distance', 'load_networks',
-           'Progress', 'mean_figure', 'measure_videos', 'summarise', 'measure_sets', 'evaluate']
+           'Progress', 'mean_figure', 'measure_videos', 'summarise', 'measure_sets', 'match_results', 'evaluate']
 
 # %% ../../nbs/evaluate/63_measure.ipynb #5b30e087
-import time
+import json, os, time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,8 @@ import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from ..core.errors import DataError, at_least
+from ..core.errors import CheckpointError, DataError, ShineOnError, Stopped, at_least
+from ..core.files import reason, file_name, read_limited, reading
 from ..core.media import read_flo, read_picture, read_video, video_info
 from ..core.ops import to_tensor, to_uint8
 from ..core.run_folder import Parts, process_number
@@ -44,36 +45,82 @@ class FrameSet:
     files:dict[str,Path] = field(default_factory=dict) # stem of each frame -> picture, sorted; empty for a video file
     video:Path|None = None # the video file
     garment:str = '' # stem of the garment's photo, for a try-on
+    fault:DataError|None = None # what is wrong with its files; raised where its frames are asked for
 
 # %% ../../nbs/evaluate/63_measure.ipynb #e33e690e
 @patch(as_prop=True)
 def names(self:FrameSet) -> list[str]: # stems; numbers for a video file
     "Names of the frames"
+    if self.fault: raise self.fault
     if self.files or not self.video: return list(self.files)
     n = video_info(self.video)['frames'] or sum(1 for _ in read_video(self.video)) # a container may not say how many
     return [str(i) for i in range(n)]
+
+# %% ../../nbs/evaluate/63_measure.ipynb #ba6fc2d7
+def _length(video): # number of its frames; 0 where that cannot be told
+    try: return len(video.names)
+    except DataError: return 0
 
 # %% ../../nbs/evaluate/63_measure.ipynb #9489288d
 def _joined(*names): # the name of a video
     return '/'.join(n for n in names if n)
 
+# %% ../../nbs/evaluate/63_measure.ipynb #099045a5
+def _text(name): # of a file: as it is, but for bytes that are not UTF-8
+    return os.fsencode(name).decode('utf8', 'backslashreplace')
+
+# %% ../../nbs/evaluate/63_measure.ipynb #871efd19
+def _ambiguous(what, one, other): # the error where two files could be meant
+    said = f'two {what} of one name, {_text(one.name)} and {_text(other.name)}'
+    return DataError(said, _text(one.parent), 'Remove one')
+
 # %% ../../nbs/evaluate/63_measure.ipynb #6f375367
 def _add_picture(found, path, id): # a frame of one of the videos in a folder
-    cloth, _, frame = path.name.rpartition('.FOR.')
+    cloth, _, frame = _text(path.name).rpartition('.FOR.')
     garment = Path(cloth).stem if cloth else ''
     name = _joined(id, garment) or '.'
-    found.setdefault(name, FrameSet(name, garment=garment)).files[Path(frame).stem] = path
+    video = found.setdefault(name, FrameSet(name, garment=garment))
+    other = video.files.setdefault(Path(frame).stem, path)
+    if other != path: video.fault = video.fault or _ambiguous('pictures', other, path)
+
+# %% ../../nbs/evaluate/63_measure.ipynb #9107742e
+def _add_video(found, path, id): # a video file, unless its pictures are there
+    name = _joined(id, _text(path.stem))
+    video = found.setdefault(name, FrameSet(name, video=path, garment=_text(path.stem) if id else ''))
+    if video.video not in (None, path): video.fault = video.fault or _ambiguous('videos', video.video, path)
+
+# %% ../../nbs/evaluate/63_measure.ipynb #0545be30
+def _visible(folder): # paths in a folder, sorted
+    return sorted(o for o in Path(folder).iterdir() if not o.name.startswith('.'))
 
 # %% ../../nbs/evaluate/63_measure.ipynb #2f02ec20
 def _in_one(folder, id): # the videos whose frames lie directly in this folder
-    found, files = {}, sorted(o for o in folder.iterdir() if not o.name.startswith('.'))
+    found, files = {}, [p for p in _visible(folder) if not os.path.isdir(p)]
     for p in files:
-        if p.is_file() and p.suffix.lower() in _pictures: _add_picture(found, p, id)
+        if p.suffix.lower() in _pictures: _add_picture(found, p, id)
     for p in files:
-        name = _joined(id, p.stem)
-        if p.suffix.lower() in _videos and name not in found:
-            found[name] = FrameSet(name, video=p, garment=p.stem if id else '')
+        if p.suffix.lower() in _videos: _add_video(found, p, id)
     return found
+
+# %% ../../nbs/evaluate/63_measure.ipynb #a737353b
+def _add_folder(found, folder, id): # its videos to those that were found; pictures count more than a video file
+    try:
+        with reading(folder, 'folder', 'Check its permissions'): here = _in_one(folder, id)
+    except DataError as e: here = {id: FrameSet(id, fault=e)}
+    for k,video in here.items():
+        before = found.get(k)
+        if before is None or before.video and video.files: found[k] = video
+        elif before.files and video.files: before.fault = DataError('two videos of one name', k, 'Remove one')
+
+# %% ../../nbs/evaluate/63_measure.ipynb #ed6ba040
+def _folders_below(folder): # all that are visible, sorted; links are not followed further
+    todo, found = [folder], []
+    while todo:
+        try: here = [o for o in _visible(todo.pop()) if os.path.isdir(o)]
+        except OSError: continue # said where its videos are looked for
+        found += here
+        todo += [o for o in here if not o.is_symlink()]
+    return sorted(found)
 
 # %% ../../nbs/evaluate/63_measure.ipynb #450099c7
 def find_videos(
@@ -81,13 +128,11 @@ def find_videos(
 ) -> dict[str,FrameSet]: # by name
     "The videos in a folder; what lies at its root counts only if its sub-folders hold none"
     folder, do = Path(folder), 'Give a folder that holds a folder of frames per video, or video files'
-    if folder.is_file() and folder.suffix.lower() in _videos: return {'.': FrameSet('.', video=folder)}
-    if not folder.is_dir(): raise DataError('no such folder', folder, do)
+    if os.path.isfile(folder) and folder.suffix.lower() in _videos: return {'.': FrameSet('.', video=folder)}
+    if not os.path.isdir(folder): raise DataError('no such folder', folder, do)
     found = {}
-    for o in sorted(o for o in folder.rglob('*') if o.is_dir()):
-        place = o.relative_to(folder).as_posix()
-        if '/.' not in f'/{place}': found |= _in_one(o, place) # hidden folders are passed over
-    found = found or _in_one(folder, '')
+    for o in _folders_below(folder): _add_folder(found, o, _text(o.relative_to(folder).as_posix()))
+    if not found: found = _in_one(folder, '')
     if not found: raise DataError('no frames and no videos in this folder', folder, do)
     return found
 
@@ -103,7 +148,9 @@ def find_truth(
     "True videos: of a data set the test frames, and those in other garments where it has them"
     layout = find_layout(folder)
     if layout is None: return find_videos(folder), None
-    (frames, *others), flow = layout.true_folders(folder)
+    (*places,), flow = layout.true_folders(folder)
+    if not places: raise DataError('this data set has no true frames', folder, 'Give one that has test videos')
+    frames, *others = places
     known = find_videos(frames)
     for other in others: known |= _videos_or_none(other) # it may hold grids only
     return known, flow
@@ -118,7 +165,9 @@ def match_truth(
     if result.id == '.' and len(truth) == 1: return next(iter(truth.values())), True
     person = result.id.rpartition('/')[0]
     if person not in truth: return None, False
-    return truth[person], result.garment.upper().startswith(person.rpartition('/')[2].upper())
+    own = person.rpartition('/')[2].upper()
+    rest = result.garment.upper().removeprefix(own)
+    return truth[person], result.garment.upper().startswith(own) and not rest[:1].isalnum() # G11 is not G1
 
 # %% ../../nbs/evaluate/63_measure.ipynb #5203edf0
 def match_frames(
@@ -149,6 +198,20 @@ def match_videos(
     problems += [f'no result for the true video {t}' for t in truth if t not in used and ('/' in t) in alike]
     return matched, problems
 
+# %% ../../nbs/evaluate/63_measure.ipynb #0e9463b4
+def _run_record(folder): # names of the videos that a try-on made, or None without a record
+    file = Path(folder)/'run.json'
+    if not os.path.lexists(file): return None
+    with reading(file, 'record of a try-on', 'Remove it to count all videos'):
+        pairs = json.loads(read_limited(file, 2**26, what='record of a try-on'))['try_ons']
+        return {_joined(*names) for v,g in pairs for names in ((v, g), (file_name(v), file_name(g)))}
+
+# %% ../../nbs/evaluate/63_measure.ipynb #a2e1b16e
+def _made_by_run(folder): # videos by name; names of those that the run of these results has not made
+    found, made = find_videos(folder), _run_record(folder)
+    if made is None: return found, []
+    return {k: v for k,v in found.items() if k in made}, [k for k in found if k not in made]
+
 # %% ../../nbs/evaluate/63_measure.ipynb #a917e52b
 def _ahead(f, items, workers): # map with threads, at most a few results ahead
     if workers < 1:
@@ -176,6 +239,15 @@ def read_frames(
 def _batches(items, n): # lists of `n` items, the last one shorter
     items = iter(items)
     while batch := list(islice(items, n)): yield batch
+
+# %% ../../nbs/evaluate/63_measure.ipynb #1ce40f6e
+def _of_one_size(pictures, video): # pass pictures on; `DataError` where one has not the first one's size
+    first = None
+    for p in pictures:
+        first = p.shape if first is None else first
+        if p.shape != first:
+            raise DataError('frames of several sizes in one video', video.id, 'Give all frames of a video one size')
+        yield p
 
 # %% ../../nbs/evaluate/63_measure.ipynb #a5ab7a6b
 def _tensor(pics, size=None): # pictures -> (n 3 h w) in [-1, 1], at this height and width
@@ -264,7 +336,7 @@ def read_flow(
 ) -> Tensor|None: # `(2 h w)`; `None` where there is none of this size
     "Optical flow of a frame, if the data set has it"
     path = folder/video/f'{frame}.flo' if folder else None
-    if path is None or not path.is_file(): return None
+    if path is None or not os.path.lexists(path): return None
     flow = torch.from_numpy(read_flo(path)).movedim(-1, 0)
     return flow if tuple(flow.shape[1:]) == tuple(size) else None
 
@@ -277,12 +349,10 @@ def matched_frames(
     workers:int=4, # threads that read
 ) -> Iterator[tuple[list[str],list[np.ndarray],list[np.ndarray]]]: # names of true frames, results, true frames
     "Frames that belong together, a batch at a time; `DataError` for several sizes in one video"
-    pictures = read_frames(result, [a for a,_ in names], workers)
-    true = read_frames(truth, [b for _,b in names], workers)
+    pictures = _of_one_size(read_frames(result, [a for a,_ in names], workers), result)
+    true = _of_one_size(read_frames(truth, [b for _,b in names], workers), truth)
     for batch in _batches(zip(names, pictures, true), batch_size):
         both, *sides = map(list, zip(*batch))
-        if any(len({p.shape for p in side}) > 1 for side in sides):
-            raise DataError('frames of several sizes in one video', result.id, 'Give all frames of a video one size')
         yield [b for _,b in both], *sides
 
 # %% ../../nbs/evaluate/63_measure.ipynb #44ca028e
@@ -318,6 +388,13 @@ def compare_frames(
 # %% ../../nbs/evaluate/63_measure.ipynb #c646590f
 def _rounded(value): # six digits, as files hold them
     return None if value is None else float(f'{value:.6g}')
+
+# %% ../../nbs/evaluate/63_measure.ipynb #247715ac
+def _check_rest(result, extra, truth, missing, workers): # frames without a partner, which metrics of sets look at, too
+    for video,names in ((result, extra), (truth, missing)):
+        if not names: continue
+        chosen = [next(iter(video.files)), *names] if video.files else None # beside one of those that were compared
+        for _ in _of_one_size(read_frames(video, chosen, workers), video): pass
 
 # %% ../../nbs/evaluate/63_measure.ipynb #40f459cc
 def as_written(
@@ -482,7 +559,9 @@ def load_networks(
     for m in judged:
         try:
             w = used[m.network] if m.network in used else find_weights(m.network, weights, download)
-            if (m.network, m.load) not in loaded: loaded[m.network, m.load] = m.load(w).to(device)
+            if (m.network, m.load) not in loaded:
+                with reading(w.name, 'file of weights', 'Fetch it anew', CheckpointError): network = m.load(w)
+                loaded[m.network, m.load] = network.to(device)
             used[m.network] = w
         except WeightsMissing as e: lacking[m.name] = str(e)
     able = [m for m in judged if m.name not in lacking]
@@ -530,7 +609,9 @@ def mean_figure(
 def _measure_video(result, truth, paired, metrics, compare): # what is noted of a video
     here = [m for m in metrics if paired or 'truth' not in m.needs]
     try: d = compare(result, truth, here)
-    except (DataError, OSError) as e: return dict(error=str(e))
+    except Stopped: raise
+    except ShineOnError as e: return dict(error=str(e))
+    except Exception as e: return dict(error=f'{type(e).__name__}: {reason(e)}')
     means = {m.name: mean_figure([d], m.name) for m in here}
     return dict(truth=truth.id, paired=paired, frames=len(d['names']), mean=means) | d
 
@@ -544,9 +625,9 @@ def measure_videos(
 ) -> Parts: # what is done
     "Measure this process's share of the videos"
     parts = Parts(folder, list(matched))
-    tick = Progress(log, sum(len(matched[k][0].names) for k in parts.mine))
+    tick = Progress(log, sum(_length(matched[k][0]) for k in parts.mine))
     for i,k in enumerate(parts.mine, 1):
-        if parts.done(k): tick(len(matched[k][0].names))
+        if parts.done(k): tick(_length(matched[k][0]))
         else:
             noted = _measure_video(*matched[k], metrics, lambda *what: compare(*what, tick=tick))
             parts.note(k, noted)
@@ -616,9 +697,14 @@ def _counts(videos, flow): # of frames, for the record; what only the record say
                 optical_flow=dict(folder=flow is not None, estimated=estimated))
 
 # %% ../../nbs/evaluate/63_measure.ipynb #ae1c6b39
-def _match(results, truth): # folders -> what belongs together, problems, the truth's flow
-    made, (known, flow) = find_videos(results), find_truth(truth)
+def match_results(
+    results:str|Path, # folder of results
+    truth:str|Path, # of the truth, or a data set
+) -> tuple[dict[str,tuple],list[str],Path|None]: # as of `match_videos`; problems; folder of the truth's optical flow
+    "Which results have a true video; `DataError` where none has one"
+    (made, strangers), (known, flow) = _made_by_run(results), find_truth(truth)
     matched, problems = match_videos(made, known)
+    problems += [f'{k} was not made by the run of these results: left out' for k in strangers]
     if matched: return matched, problems, flow
     there, true = (', '.join(list(v)[:3]) for v in (made, known))
     do = f'Results are {there}; the truth has {true}'
@@ -645,7 +731,7 @@ def evaluate(
     at_least(0, workers=workers)
     start, p = time.time(), find_protocol(protocol) if isinstance(protocol, str) else protocol
     wanted, how = find_metrics(metrics, p), dict(batch_size=batch_size, workers=workers, device=device)
-    matched, unmatched, own_flow = _match(results, truth)
+    matched, unmatched, own_flow = match_results(results, truth)
     flow = Path(flow) if str(flow) else own_flow
     networks, weights, lacking = load_networks(wanted, metric_weights, download, device)
     no_warp = 'folders of pictures hold no warp; `shineon tryon` measures it'
@@ -655,13 +741,19 @@ def evaluate(
     of_frames = [m for m in able if m.kind != 'sets']
     of_sets = [m for m in able if m.kind == 'sets']
 
-    def compare(*what, tick): return compare_frames(*what, p, networks, flow, tick=tick, **how)
+    def compare(result, true, here, tick):
+        d = compare_frames(result, true, here, p, networks, flow, tick=tick, **how)
+        if of_sets: _check_rest(result, d['extra'], true, d['missing'], workers)
+        return d
     with nullcontext(folder) if folder else TemporaryDirectory() as d:
         parts = measure_videos(matched, of_frames, compare, Path(d), log)
         together()
         if process_number()[0]: return None
         videos, failed = {k: d for k in matched if (d := parts.done(k))}, parts.failed()
     if not videos: raise DataError(*next(iter(failed.items()))[::-1], 'Put that right')
+    if not of_sets and not any(d['names'] for d in videos.values()):
+        do = 'Name frames alike on both sides'
+        raise DataError('no frame has a true one of its name', f'{results} and {truth}', do)
 
     means, no_means = summarise(of_frames, videos, p.mean)
     whole = {k: matched[k] for k in videos}

@@ -14,6 +14,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..core.archives import check_archive
 from ..core.errors import CheckpointError
 from .metrics import METRICS, Features, Metric, same_shape
 from .protocols import Weights, load_arrays, load_tensors
@@ -85,8 +86,10 @@ class Inception(nn.Module):
         super().__init__()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', DeprecationWarning) # the file is TorchScript, whatever torch prefers today
-            try: self.net = torch.jit.load(io.BytesIO(w.data), map_location='cpu').eval()
-            except RuntimeError as e: raise CheckpointError('no TorchScript file', w.name, 'Fetch it anew') from e
+            try:
+                check_archive(io.BytesIO(w.data), w.name, stored=False)
+                self.net = torch.jit.load(io.BytesIO(w.data), map_location='cpu').eval()
+            except Exception as e: raise CheckpointError('no TorchScript file', w.name, 'Fetch it anew') from e
 
 # %% ../../nbs/evaluate/62_networks.ipynb #fbacf7ab
 @patch

@@ -41,9 +41,9 @@ def _panels(metrics, width, height): # three in a row -> figure, pairs of metric
     return fig, list(zip(metrics, axs.flat))
 
 # %% ../../nbs/evaluate/65_page.ipynb #cc3ba888
-def _label(name): # of a method in a figure: neither a formula nor, as one with `_` would be, left out of a legend
+def _label(name): # of a method in a figure: not a formula; legends leave out what is empty or begins with `_`
     text = short_text(name).replace('$', r'\$')
-    return f' {text}' if text.startswith('_') else text
+    return f' {text}' if text[:1] in ('', '_') else text
 
 # %% ../../nbs/evaluate/65_page.ipynb #80ea0860
 def _values(result, metric, video=None): # of all frames of a video, or of all videos; NaN where there is none
@@ -328,7 +328,7 @@ def check_report(
         if out.exists() and not out.is_dir(): raise OptionError('this is no folder', out, do)
         if Path.cwd().is_relative_to(out.resolve()): raise OptionError('a report needs a folder of its own', out, do)
         if out.exists(): refuse_strangers(out, report_files, 'report folder')
-        check_writable(out.resolve().parent, 'report')
+        check_writable(out.resolve().with_name('index.html'), 'report') # a new one is made beside it
 
 # %% ../../nbs/evaluate/65_page.ipynb #211c21cb
 def compare_report(

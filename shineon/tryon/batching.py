@@ -54,19 +54,26 @@ def _compute(calls): # calls of one kind -> what each of them gets
     parts = [_split(value, len(calls)) for value in out]
     return [tree_unflatten([p[i] for p in parts], tree) for i in range(len(calls))]
 
+# %% ../../nbs/tryon/51_batching.ipynb #3b33effd
+def _answer(batch): # calls of one kind
+    try: values = _compute(batch)
+    except BaseException as e:
+        if len(batch) > 1:
+            for c in batch: _answer([c])
+        elif not batch[0].answer.done(): batch[0].answer.set_exception(e)
+        return
+    for c,value in zip(batch, values):
+        if not c.answer.done(): c.answer.set_result(value) # else its thread is gone
+
 # %% ../../nbs/tryon/51_batching.ipynb #836ee9d8
 @torch.no_grad()
 def answer_calls(
     calls:list[Call], # in the order of their places
 ):
-    "Compute what several threads asked, each kind of call as one batch; an error goes to all who asked for it"
+    "Compute what several threads asked, each kind of call as one batch; an error goes to the one whose call it is"
     kinds = defaultdict(list)
     for c in calls: kinds[c.kind].append(c)
-    for batch in kinds.values():
-        try:
-            for c,value in zip(batch, _compute(batch)): c.answer.set_result(value)
-        except BaseException as e:
-            for c in batch: c.answer.done() or c.answer.set_exception(e)
+    for batch in kinds.values(): _answer(batch)
 
 # %% ../../nbs/tryon/51_batching.ipynb #0d6cda5c
 class BatchedNetworks:
