@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['n_parts', 'DENSE_FORMS', 'parse_names', 'PARSE', 'LABEL_SETS', 'PARSE_COLOURS', 'body25_names', 'coco17_names',
-           'JOINT_SETS', 'dresscode_size', 'MASK_WAYS', 'part_colours', 'DenseForm', 'recognise_densepose', 'to_iuv',
-           'join_iuv', 'LabelSet', 'label_pixels', 'lone_share', 'to_labels', 'recognise_parse', 'to_lip',
-           'joints_on_person', 'to_coco18', 'flow_of_array', 'flow_of_kitti', 'known_flow', 'flow_mismatch',
-           'recognise_flow', 'backward_flow', 'mask_of_file', 'ground_colour', 'fill_outline', 'mask_of_ground',
-           'mask_of_grabcut', 'mask_of_white', 'garment_mask', 'mask_doubts']
+           'JOINT_SETS', 'dresscode_size', 'MASK_WAYS', 'is_plain', 'on_white', 'as_rgb', 'part_colours', 'DenseForm',
+           'recognise_densepose', 'to_iuv', 'join_iuv', 'LabelSet', 'label_pixels', 'lone_share', 'to_labels',
+           'recognise_parse', 'to_lip', 'joints_on_person', 'to_coco18', 'flow_of_array', 'flow_of_kitti', 'known_flow',
+           'flow_mismatch', 'recognise_flow', 'backward_flow', 'mask_of_file', 'ground_colour', 'fill_outline',
+           'mask_of_ground', 'mask_of_grabcut', 'mask_of_white', 'garment_mask', 'mask_doubts']
 
-# %% ../../nbs/data/15_formats.ipynb #e8c60de4
+# %% ../../nbs/data/15_formats.ipynb #f8ffe2e7
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,20 +18,102 @@ from functools import cache
 from io import BytesIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..core.errors import DataError, OptionError
 from ..core.files import reading
-from ..core.pixels import tally
 from ..core.registry import Registry
 from .labels import coco_names, densepose_names, lip_names
+
+# %% ../../nbs/data/15_formats.ipynb #e452152d
+def _count(counts, what, n=1): # in a `Counter`, if there is one
+    if counts is not None and n: counts[what] += int(n)
 
 # %% ../../nbs/data/15_formats.ipynb #d41a3137
 def _seen(values): # some numbers, for a message
     values = [f'{v:g}' for v in values]
     return ', '.join(values[:6]) + (f' and {len(values)-6} more' if len(values) > 6 else '')
 
-# %% ../../nbs/data/15_formats.ipynb #bdba6bad
+# %% ../../nbs/data/15_formats.ipynb #cc5396db
+_says_more = {'transparency', 'icc_profile', 'exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif'}
+
+def is_plain(
+    im:Image.Image, # opened, not yet decoded
+) -> bool:
+    "True for 8-bit RGB or grey without alpha, orientation or colour profile: the bytes are the picture"
+    return im.mode in ('RGB', 'L') and not _says_more & im.info.keys()
+
+# %% ../../nbs/data/15_formats.ipynb #4d3cdf90
+def _white(im, most): # the number that stands for white; None where no usual one is large enough
+    if im.mode.startswith('I;16') or im.format == 'PNG': return 65535
+    usual = (1, 255, 65535) if im.mode == 'F' else (255, 65535)
+    return next((w for w in usual if most <= w), None)
+
+# %% ../../nbs/data/15_formats.ipynb #4870000a
+def _grey_bytes(im, where): # of 16 bits, 32 bits or floats -> 8 bits
+    a = np.array(im)
+    white = _white(im, a.max()) if np.isfinite(a).all() and a.min() >= 0 else None
+    if white is None:
+        what = f'grey values from {a.min():g} to {a.max():g} are no picture'
+        raise DataError(what, where, 'Scale them to 0..255 and save 8 bits')
+    return Image.fromarray(np.rint(a*(255/white)).astype(np.uint8))
+
+# %% ../../nbs/data/15_formats.ipynb #64713568
+_srgb = ('sRGB IEC61966-2.1', 'sRGB built-in') # how profiles of sRGB call themselves
+
+def _to_srgb(im, counts): # a picture with a colour profile
+    from PIL import ImageCms # late: hardly any file has one
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(im.info['icc_profile']))
+        if im.mode == 'RGB' and ImageCms.getProfileDescription(profile).strip() in _srgb: return im
+        out = ImageCms.profileToProfile(im, profile, ImageCms.createProfile('sRGB'), outputMode='RGB')
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        _count(counts, 'colour profile left out')
+        return im
+    _count(counts, 'colours brought to sRGB')
+    return out
+
+# %% ../../nbs/data/15_formats.ipynb #cde41302
+def _without_alpha(im): # -> picture; alpha `(h w)`, or None
+    has_alpha = im.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in im.info
+    if not has_alpha or im.mode[0] in 'IF': return im, None
+    full = im.convert('RGBA')
+    grey = im.mode in ('L', 'LA') # a grey picture's profile does not fit colours
+    base = im.getchannel('L') if grey else full.convert('RGB')
+    if 'icc_profile' in im.info: base.info['icc_profile'] = im.info['icc_profile']
+    return base, np.array(full.getchannel('A'))
+
+# %% ../../nbs/data/15_formats.ipynb #187acb0a
+def on_white(
+    rgb:np.ndarray, # `(h w 3)`, uint8
+    alpha:np.ndarray, # `(h w)`, uint8: 255 is opaque
+) -> np.ndarray: # `(h w 3)`, uint8
+    "A picture with transparent parts, on white ground"
+    a = alpha[...,None].astype(np.uint16)
+    return ((rgb*a + 255*(255-a) + 127)//255).astype(np.uint8)
+
+# %% ../../nbs/data/15_formats.ipynb #2364524b
+def as_rgb(
+    im:Image.Image, # opened picture of any kind
+    where:object='', # its file, for an error
+    counts:Counter|None=None, # what was changed is counted here
+) -> tuple[np.ndarray,np.ndarray|None]: # `(h w 3)`, uint8; alpha `(h w)`, uint8, None where all is opaque
+    "A picture as it is meant: upright, on white, in sRGB, of 8 bits; and its alpha"
+    kind = im.format
+    upright = ImageOps.exif_transpose(im)
+    _count(counts, 'turned upright', im.getexif().get(274, 1) not in (0, 1))
+    upright.format = kind
+    base, alpha = _without_alpha(upright)
+    if alpha is not None and alpha.max() == 0:
+        raise DataError('all of this picture is transparent', where, 'Export it again, without alpha')
+    if base.mode[0] in 'IF': base = _grey_bytes(base, where)
+    elif 'icc_profile' in base.info: base = _to_srgb(base, counts)
+    rgb = np.array(base.convert('RGB'))
+    if alpha is None or alpha.min() == 255: return rgb, None
+    _count(counts, 'transparent parts made white')
+    return on_white(rgb, alpha), alpha
+
+# %% ../../nbs/data/15_formats.ipynb #c074be44
 n_parts = len(densepose_names) # 25, the background included
 
 @cache
@@ -41,12 +123,13 @@ def part_colours(
     "Colours of DensePose parts in pictures of Detectron2"
     import cv2 # late: only coloured pictures need it
     values = (np.arange(n_parts)*255/(n_parts-1)).astype(np.uint8)
-    colours = cv2.applyColorMap(values[:,None], getattr(cv2, f'COLORMAP_{name.upper()}'))[:,0,::-1]
+    which = getattr(cv2, f'COLORMAP_{name.upper()}')
+    colours = cv2.applyColorMap(values[:,None], which).reshape(-1, 3)[:,::-1] # OpenCV has blue first
     return np.concatenate([colours, np.zeros((1,3), np.uint8)])
 
-# %% ../../nbs/data/15_formats.ipynb #e1f38321
+# %% ../../nbs/data/15_formats.ipynb #dc7fe234
 @cache
-def _colour_table(colours): # bytes of `(k 3)` -> number of the nearest colour, distance to it, `(64 64 64)` each
+def _colour_table(colours): # bytes of `(k 3)` -> number of the nearest one, distance, `(64 64 64)` each
     colours = np.frombuffer(colours, np.uint8).reshape(-1, 3).astype(np.int16)
     steps = np.arange(2, 256, 4, dtype=np.int16)[:,None]
     red, green, blue = (np.abs(steps - c) for c in colours.T) # (64 k) each
@@ -56,28 +139,29 @@ def _colour_table(colours): # bytes of `(k 3)` -> number of the nearest colour, 
     nearest[own], distance[own] = np.arange(len(colours)), 0
     return nearest, distance
 
-# %% ../../nbs/data/15_formats.ipynb #21035086
-def _nearest(pixels, colours): # `(h w 3)`, `(k 3)` -> number of the nearest colour, distance to it, `(h w)` each
+# %% ../../nbs/data/15_formats.ipynb #0561434a
+def _nearest(pixels, colours): # `(h w 3)`, `(k 3)` -> number of the nearest colour, distance, `(h w)` each
     nearest, distance = _colour_table(colours.tobytes())
-    red, green, blue = (pixels[...,c].astype(np.int32) >> 2 for c in range(3))
+    red, green, blue = np.moveaxis(pixels >> 2, -1, 0).astype(np.int32)
     place = red << 12 | green << 6 | blue
     return nearest.ravel()[place], distance.ravel()[place]
 
-# %% ../../nbs/data/15_formats.ipynb #737e447c
+# %% ../../nbs/data/15_formats.ipynb #4802360b
 _near = 24 # sum of differences over the channels; the colours of neighbouring parts differ by 12 to 60
 
 def _spread(labels, sure): # unsure pixels take the label of the nearest sure one
     import cv2
     how = dict(distanceType=cv2.DIST_L2, maskSize=3, labelType=cv2.DIST_LABEL_PIXEL)
-    _, nearest = cv2.distanceTransformWithLabels((~sure).astype(np.uint8), **how) # numbers of sure pixels
+    nearest = cv2.distanceTransformWithLabels((~sure).astype(np.uint8), **how)[1] # numbers of sure pixels
     of = np.zeros(nearest.max() + 1, labels.dtype)
     of[nearest[sure]] = labels[sure]
     return of[nearest]
 
-# %% ../../nbs/data/15_formats.ipynb #f30c1aec
-def _parts_by_colour(pixels, name): # -> parts `(h w)`; share of the person's pixels that are sure
+# %% ../../nbs/data/15_formats.ipynb #dd04523b
+def _parts_by_colour(pixels, name): # -> parts, whether they are sure, `(h w)` each; sure share of the person
     part, distance = _nearest(pixels, part_colours(name))
-    part, sure = np.where(part < n_parts, part, 0).astype(np.uint8), distance <= _near # row 25: black background
+    part[part == n_parts] = 0 # the black background
+    sure = distance <= _near
     person = (part > 0) | ~sure
     share = 1 - (~sure).sum()/max(person.sum(), 1)
     return part, sure, share
@@ -107,26 +191,36 @@ def _only_parts(parts): # -> I, U, V without U and V
     out[...,0] = parts
     return out
 
-# %% ../../nbs/data/15_formats.ipynb #699f368e
-def _is_grey(a): return a.ndim == 3 and (a[...,:1] == a).all()
+# %% ../../nbs/data/15_formats.ipynb #2a02e6c3
+def _is_grey(a): # equal channels
+    return a.ndim == 3 and all((a[...,0] == a[...,c]).all() for c in range(1, a.shape[2]))
 
-# %% ../../nbs/data/15_formats.ipynb #aec9c332
-def _has_parts(a, channel): # is that channel I, of three different ones?
+# %% ../../nbs/data/15_formats.ipynb #cff887b2
+def _has_parts(a, channel): # can that channel be I? Where there is no part, there is no U and V
     if a.ndim != 3 or a.shape[2] != 3 or a[...,channel].max() >= n_parts: return False
-    return not a[a[...,channel] == 0].any() and (not a.any() or not _is_grey(a))
+    red, green, blue = np.moveaxis(a, -1, 0)
+    anything = red | green | blue
+    return not anything[a[...,channel] == 0].any() and (not anything.any() or not _is_grey(a))
 
-# %% ../../nbs/data/15_formats.ipynb #31dc95df
-DENSE_FORMS.add(DenseForm('iuv', 'I, U, V as red, green, blue', lambda a: _has_parts(a, 0), lambda a,where: a))
-DENSE_FORMS.add(DenseForm('vui', 'V, U, I as red, green, blue', lambda a: _has_parts(a, 2),
-                          lambda a,where: a[...,::-1]))
-DENSE_FORMS.add(DenseForm('parts', 'parts 0 to 24', lambda a: a.ndim == 2 and a.max() < n_parts,
-                          lambda a,where: _only_parts(a)))
-DENSE_FORMS.add(DenseForm('grey', 'parts 0 to 24 in three equal channels', lambda a: _is_grey(a) and a.max() < n_parts,
-                          lambda a,where: _only_parts(a[...,0])))
+# %% ../../nbs/data/15_formats.ipynb #2075c731
+def _is_parts(a): return a.ndim == 2 and a.max() < n_parts
 
-# %% ../../nbs/data/15_formats.ipynb #d6cc0857
+# %% ../../nbs/data/15_formats.ipynb #800552cb
+def _is_grey_parts(a): return _is_grey(a) and a.max() < n_parts
+
+# %% ../../nbs/data/15_formats.ipynb #c194c716
+DENSE_FORMS.add(DenseForm('iuv', 'I, U, V as red, green, blue',
+                          lambda a: _has_parts(a, 0), lambda a,where: a))
+DENSE_FORMS.add(DenseForm('vui', 'V, U, I as red, green, blue',
+                          lambda a: _has_parts(a, 2), lambda a,where: np.ascontiguousarray(a[...,::-1])))
+DENSE_FORMS.add(DenseForm('parts', 'parts 0 to 24',
+                          _is_parts, lambda a,where: _only_parts(a)))
+DENSE_FORMS.add(DenseForm('grey', 'parts 0 to 24 in three equal channels',
+                          _is_grey_parts, lambda a,where: _only_parts(a[...,0])))
+
+# %% ../../nbs/data/15_formats.ipynb #c12fccc3
 def _add_colours(name): # a form for a map of colours
-    def fits(a): return a.ndim == 3 and a.shape[2] == 3 and _parts_by_colour(a, name)[2] > .5 # photos: below .07
+    def fits(a): return a.ndim == 3 and a.shape[2] == 3 and _parts_by_colour(a, name)[2] > .5 # of photos .07
     def convert(a, where): return _only_parts(_from_colours(a, name, where))
     DENSE_FORMS.add(DenseForm(name, f'parts in the colours of {name}', fits, convert))
 
@@ -141,21 +235,21 @@ def _looks(pictures): # words for what DensePose pictures look like
     largest = np.max([a.reshape(-1, *shapes).max(0) for a in pictures], 0)
     return f'{channels} channel{"s" if shapes != {1} else ""} with values up to {_seen(largest)}'
 
-# %% ../../nbs/data/15_formats.ipynb #5c7689fa
+# %% ../../nbs/data/15_formats.ipynb #23a435a6
 def recognise_densepose(
     pictures:list[np.ndarray], # several of one set, `(h w)` or `(h w 3)`, uint8
     where:object='', # the set, for an error
 ) -> str: # name of a form, from `DENSE_FORMS`
     "The form that all of some DensePose pictures have; `DataError` where none or several fit"
-    fit = [f for f in DENSE_FORMS.values() if all(f.fits(a) for a in pictures)]
-    shown = [a for a in pictures if a.any()]
+    fit = [f.name for f in DENSE_FORMS.values() if all(f.fits(a) for a in pictures)]
     do = f'Declare its form: {", ".join(DENSE_FORMS)}'
-    if not shown: raise DataError('nobody is in these DensePose pictures', where, do)
-    if not fit: raise DataError(f'no DensePose: {_looks(pictures)}', where, 'Make it again, as an IUV picture')
-    if len(fit) > 1: raise DataError(f'DensePose that fits {" and ".join(f.name for f in fit)}', where, do)
-    parts = set().union(*(np.unique(fit[0].convert(a, where)[...,0]) for a in shown))
-    if max(parts) > len(lip_names): return fit[0].name
-    raise DataError(f'only the values {_seen(sorted(parts))}: a parse or a mask, not DensePose', where, do)
+    if not any(a.any() for a in pictures): raise DataError('nobody is in these DensePose pictures', where, do)
+    if not fit: raise DataError(f'no DensePose: {_looks(pictures)}', where, 'Make IUV pictures again')
+    if len(fit) > 1: raise DataError(f'DensePose that fits {" and ".join(fit)}', where, do)
+    parts = np.unique([np.unique(to_iuv(a, fit[0], where)[...,0]).max() for a in pictures])
+    if parts[-1] > len(lip_names): return fit[0]
+    what = f'no part above {parts[-1]} in these pictures: a parse or a mask, not DensePose'
+    raise DataError(what, where, do)
 
 # %% ../../nbs/data/15_formats.ipynb #3bedfa02
 def to_iuv(
@@ -169,18 +263,17 @@ def to_iuv(
     what = f'this is not DensePose of the form {form} ({entry.says}): {_looks([pixels])}'
     raise DataError(what, where, 'Make this file again, or declare its form')
 
-# %% ../../nbs/data/15_formats.ipynb #6ce8453a
+# %% ../../nbs/data/15_formats.ipynb #991f7275
 def join_iuv(
     parts:np.ndarray, # `(h w)`, 0..24
     uv:np.ndarray, # `(2 h w)`, 0..1
     where:object='', # file of `uv`, for an error
 ) -> np.ndarray: # `(h w 3)`, uint8
     "An IUV picture from parts and their places"
-    if uv.shape != (2, *parts.shape) or not np.isfinite(uv).all() or uv.min() < -.1 or uv.max() > 1.1:
-        what = f'this is no U and V for parts {parts.shape}: shape {uv.shape}, values {np.min(uv):g} to {np.max(uv):g}'
-        raise DataError(what, where, 'Make both from the same picture')
-    bytes_ = np.rint(uv.clip(0, 1)*255).astype(np.uint8)*(parts > 0)
-    return np.dstack([parts, *bytes_])
+    if uv.shape == (2, *parts.shape) and -.1 < uv.min() <= uv.max() < 1.1:
+        return np.dstack([parts, *np.rint(uv.clip(0, 1)*255).astype(np.uint8)*(parts > 0)])
+    seen = f'shape {uv.shape}, values {np.min(uv):g} to {np.max(uv):g}'
+    raise DataError(f'no U and V for parts {parts.shape}: {seen}', where, 'Make both from the same picture')
 
 # %% ../../nbs/data/15_formats.ipynb #765ca4b1
 parse_names = [*lip_names, 'neck']
@@ -197,73 +290,82 @@ class LabelSet:
 # %% ../../nbs/data/15_formats.ipynb #62443de9
 LABEL_SETS = Registry('label set', home='shineon.data.formats')
 
-# %% ../../nbs/data/15_formats.ipynb #dbf79ac3
+# %% ../../nbs/data/15_formats.ipynb #5751021f
 _atr = ('background hat hair sunglasses upper-clothes skirt pants dress pants left-shoe right-shoe face '
         'left-leg right-leg left-arm right-arm background scarf')
 
 LABEL_SETS.add(LabelSet('lip', tuple(lip_names), ('viton', 'vvt')))
-LABEL_SETS.add(LabelSet('cihp', tuple('neck' if n == 'jumpsuits' else n for n in lip_names), ('vitonhd', 'mpv')))
+LABEL_SETS.add(LabelSet('cihp', (*lip_names[:10], 'neck', *lip_names[11:]), ('vitonhd', 'mpv')))
 LABEL_SETS.add(LabelSet('cp-vton+', tuple(parse_names)))
 LABEL_SETS.add(LabelSet('atr', tuple(_atr.split()), ('dresscode',)))
 
-# %% ../../nbs/data/15_formats.ipynb #b0b1d832
-def _voc_colour(i): # of label `i`: bits 0, 1, 2 are the highest of red, green, blue, bits 3, 4, 5 the next
-    return [sum((i >> 3*j + c & 1) << 7 - j for j in range(3)) for c in range(3)]
+# %% ../../nbs/data/15_formats.ipynb #8f700a33
+def _voc_colour(i): # of label `i`: its bits 0, 1, 2 are the highest of red, green, blue, 3, 4, 5 the next
+    bits = [i >> j & 1 for j in range(6)]
+    return [bits[c]*128 + bits[c+3]*64 for c in range(3)]
 
-# %% ../../nbs/data/15_formats.ipynb #718f7084
+# %% ../../nbs/data/15_formats.ipynb #e93d33fe
 _lip_colours = ('000000 800000 ff0000 005500 aa0033 ff5500 000055 0077dd 555500 005555 '
                 '553300 345680 008000 0000ff 33aadd 00ffff 55ffaa aaff55 ffff00 ffaa00')
-PARSE_COLOURS = dict(lip=np.array([list(bytes.fromhex(c)) for c in _lip_colours.split()], np.uint8),
-                     voc=np.array([_voc_colour(i) for i in range(len(parse_names))], np.uint8)) # palette -> colours
+PARSE_COLOURS = dict(lip=np.array([list(bytes.fromhex(c)) for c in _lip_colours.split()], np.uint8)) # `(k 3)`
+PARSE_COLOURS['voc'] = np.array([_voc_colour(i) for i in range(len(parse_names))], np.uint8)
 
-# %% ../../nbs/data/15_formats.ipynb #59629382
-def _colours_to_labels(pixels, where): # `(h w 3)` in the colours of a known palette -> labels `(h w)`
+# %% ../../nbs/data/15_formats.ipynb #03fc101c
+_few_unknown = .01 # of a parse's pixels
+
+def _colours_to_labels(pixels, where, counts): # `(h w 3)` in the colours of a known palette -> labels `(h w)`
     found = [_nearest(pixels, c) for c in PARSE_COLOURS.values()]
-    fit = [labels.astype(np.uint8) for labels,distance in found if not distance.any()]
-    if len(fit) == 2 and (fit[0] != fit[1]).any():
-        raise DataError('the colours of this parse are those of two palettes', where, 'Save numbers of labels instead')
-    if fit: return fit[0]
-    colours = np.unique(pixels.reshape(-1,3), axis=0)
-    what = f'this parse has {len(colours)} colours, and {tuple(map(int, colours[-1]))} or others are of no known palette'
-    raise DataError(what, where, 'Save numbers of labels, one grey channel, as PNG')
+    fit = [(labels, distance == 0) for labels,distance in found if (distance > 0).mean() <= _few_unknown]
+    do = 'Save numbers of labels, one grey channel, as PNG'
+    if len(fit) > 1 and (fit[0][0] != fit[1][0]).any():
+        raise DataError('the colours of this parse are of two palettes', where, do)
+    if fit:
+        labels, known = fit[0]
+        _count(counts, 'pixels of parses with unknown colours', (~known).sum())
+        return labels if known.all() else _spread(labels, known)
+    n = len(np.unique(pixels.reshape(-1,3), axis=0))
+    far = tuple(map(int, pixels[np.unravel_index(found[0][1].argmax(), pixels.shape[:2])]))
+    raise DataError(f'this parse has {n} colours, and {far} is in no known palette', where, do)
 
-# %% ../../nbs/data/15_formats.ipynb #5361d2b2
-def _renumbered(colours, used): # palette `(n 3)`; do its colours say other numbers than their places?
-    grey = (colours[used] == colours[used,:1]).all()
-    if grey: return (colours[used,0] != used).any() and (colours[used,0] < len(parse_names)).all()
-    tables = [t for t in PARSE_COLOURS.values() if used.max() < len(t)]
-    close = lambda a,b: (np.abs(a.astype(int) - b) <= 2).all(-1)
-    if any(close(colours[used], t[used]).all() for t in tables): return False
-    return any(close(colours[used][:,None], t).any(1).all() for t in PARSE_COLOURS.values())
+# %% ../../nbs/data/15_formats.ipynb #2337c1e1
+def _renumbered(colours, sizes): # palette `(n 3)`, pixels `(n)`; do its colours say other numbers than their places?
+    used = np.flatnonzero(sizes)
+    colours, sizes, red = colours[used], sizes[used], colours[used,0]
+    if (colours == red[:,None]).all(): return (red != used).any() and red.max() < len(parse_names)
+    found = [_nearest(colours[None], t) for t in PARSE_COLOURS.values()]
+    found = [(number[0], distance[0] == 0) for number,distance in found]
+    found = [(number, known) for number,known in found if sizes[~known].sum() <= _few_unknown*sizes.sum()]
+    return bool(found) and not any((number == used)[known].all() for number,known in found)
 
-# %% ../../nbs/data/15_formats.ipynb #6f0f0e62
+# %% ../../nbs/data/15_formats.ipynb #778d7ebd
 def label_pixels(
     im:Image.Image, # opened parse or DensePose picture
 ) -> np.ndarray: # `(h w)` of numbers, or `(h w 3)` of colours, uint8
     "What a picture of labels holds: numbers, or colours where there are no numbers to trust"
     if im.mode == '1': return np.array(im).astype(np.uint8)
-    if im.mode in ('RGBA', 'LA') and im.getextrema()[-1] == (255, 255): return np.array(im)[...,:-1] # all is opaque
-    if im.mode != 'P': return np.array(im)
+    opaque = im.mode in ('RGBA', 'LA') and im.getextrema()[-1] == (255, 255)
+    if im.mode != 'P': return np.array(im)[...,:-1] if opaque else np.array(im)
     numbers = np.array(im)
     colours = np.array(im.getpalette('RGB'), np.uint8).reshape(-1, 3)
-    used = np.unique(numbers)
-    if used.max() >= len(colours) or not _renumbered(colours, used): return numbers
+    sizes = np.bincount(numbers.ravel(), minlength=len(colours))
+    if len(sizes) > len(colours) or not _renumbered(colours, sizes): return numbers
     return colours[numbers]
 
-# %% ../../nbs/data/15_formats.ipynb #eb37d270
+# %% ../../nbs/data/15_formats.ipynb #b58f18f0
 def lone_share(
     labels:np.ndarray, # `(h w)`
 ) -> float: # 0..1
     "Of the pixels at edges between labels, those that no neighbour is like"
-    across, down = labels[:,1:] == labels[:,:-1], labels[1:] == labels[:-1]
     alike = np.zeros(labels.shape, np.uint8) # neighbours with the same label
-    alike[:,1:] += across; alike[:,:-1] += across
-    alike[1:] += down; alike[:-1] += down
+    for same, here, there in ((labels[:,1:] == labels[:,:-1], alike[:,1:], alike[:,:-1]),
+                              (labels[1:] == labels[:-1], alike[1:], alike[:-1])):
+        here += same
+        there += same
     inner = alike[1:-1,1:-1]
     return (inner == 0).sum()/max((inner < 4).sum(), 1)
 
-# %% ../../nbs/data/15_formats.ipynb #3090a774
-def _no_labels(sizes): # pixels by value, `(256)` or more -> words for what is no parse; empty where it may be one
+# %% ../../nbs/data/15_formats.ipynb #39bc9d65
+def _no_labels(sizes): # pixels by value -> words for what is no parse; empty where it may be one
     values = np.flatnonzero(sizes)
     if len(values) > 1 and set(values) <= {0, 1, 254, 255}: return f'a mask of {_seen(values)}'
     void, others = sizes[255]/sizes.sum(), values[values != 255]
@@ -273,7 +375,7 @@ def _no_labels(sizes): # pixels by value, `(256)` or more -> words for what is n
         return f'values {_seen(others[::1 if stretched else -1])}, {why}'
     return f'{void:.0%} of it is 255 (void)' if void > .01 else ''
 
-# %% ../../nbs/data/15_formats.ipynb #82986ba1
+# %% ../../nbs/data/15_formats.ipynb #bf6deb3d
 _few_lone = .06 # sound parses have up to .042, those saved as JPEG from .08 on
 
 def to_labels(
@@ -283,28 +385,30 @@ def to_labels(
 ) -> np.ndarray: # `(h w)`, uint8: numbers of its own label set
     "Labels of a parse; `DataError` for a mask, for stretched or smeared labels, for unknown colours"
     if _is_grey(pixels): pixels = pixels[...,0]
-    if pixels.ndim == 3 and pixels.shape[2] == 3: pixels = _colours_to_labels(pixels, where)
+    if pixels.ndim == 3 and pixels.shape[2] == 3: pixels = _colours_to_labels(pixels, where, counts)
     if pixels.ndim != 2 or pixels.dtype.kind != 'u':
-        raise DataError(f'a parse of shape {pixels.shape}, {pixels.dtype}', where, 'Save one grey channel of 8 bits')
+        what = f'a parse of shape {pixels.shape}, {pixels.dtype}'
+        raise DataError(what, where, 'Save one grey channel of 8 bits')
     sizes = np.bincount(pixels.ravel(), minlength=256)
     what = _no_labels(sizes)
     if what: raise DataError(f'this is no parse: {what}', where, 'Save numbers of labels, as PNG')
-    tally(counts, 'void pixels of parses made background', sizes[255])
-    labels = np.where(pixels == 255, 0, pixels).astype(np.uint8) if sizes[255] else pixels.astype(np.uint8, copy=False)
-    if lone_share(labels) <= _few_lone: return labels
-    raise DataError('the labels of this parse are smeared', where, 'Save it as PNG, not as JPEG, and scale it by `nearest`')
+    _count(counts, 'void pixels of parses made background', sizes[255])
+    labels = np.where(pixels == 255, 0, pixels) if sizes[255] else pixels
+    if lone_share(labels) <= _few_lone: return labels.astype(np.uint8, copy=False)
+    do = 'Save it as PNG, not as JPEG, and scale it by `nearest`'
+    raise DataError('the labels of this parse are smeared', where, do)
 
-# %% ../../nbs/data/15_formats.ipynb #67932459
+# %% ../../nbs/data/15_formats.ipynb #f4e3f44f
 def _votes(labels): # of one picture: face of LIP above, face of ATR above, skin where CIHP has it
     sizes = np.bincount(labels.ravel(), minlength=256)
     person = sizes[1:].sum()
     rows = np.arange(len(labels))[:,None]
     middle = (rows*(labels > 0)).sum()/max(person, 1)
-    above = lambda i: sizes[i] > .002*person and (rows*(labels == i)).sum()/sizes[i] < middle
+    def above(i): return sizes[i] > .002*person and (rows*(labels == i)).sum() < middle*sizes[i]
     skin = .002*person < sizes[10] < .5*sizes[[5,6,7]].sum()
     return bool(above(13)), bool(above(11) and not above(13)), bool(skin)
 
-# %% ../../nbs/data/15_formats.ipynb #f6d45a14
+# %% ../../nbs/data/15_formats.ipynb #2a65c60d
 def recognise_parse(
     parses:list[np.ndarray], # several of one set, `(h w)` of numbers or `(h w 3)` of colours, uint8
     where:object='', # the set, for an error
@@ -314,14 +418,14 @@ def recognise_parse(
     most = max(p.max() for p in parses)
     lip, atr, skin = np.sum([_votes(p) for p in parses], 0)
     do = f'Declare its label set: {", ".join(LABEL_SETS)}'
-    if not lip and not atr: raise DataError('no face in these parses, by the numbers of LIP or ATR', where, do)
+    if not lip and not atr: raise DataError('no face in these parses, as LIP or ATR number it', where, do)
     if min(lip, atr) > .1*max(lip, atr) or (atr > lip and most > 17):
         what = f'the face is 13 in {lip} of these parses, as in LIP, and 11 in {atr}, as in ATR'
         raise DataError(what, where, do)
     if atr > lip: return 'atr'
     if most == PARSE['neck']: return 'cp-vton+'
-    if .1*len(parses) < skin < .5*len(parses):
-        what = f'label 10 is in {skin} of {len(parses)} parses: too many for jumpsuits (LIP), too few for skin (CIHP)'
+    if .25*len(parses) <= skin < .5*len(parses):
+        what = f'label 10 is in {skin} of {len(parses)} parses: jumpsuits (LIP) or skin (CIHP)?'
         raise DataError(what, where, do)
     return 'cihp' if skin >= .5*len(parses) else 'lip'
 
@@ -340,63 +444,72 @@ def to_lip(
     what = f'label {labels.max()}, and the largest of {form} is {len(ours)-1}'
     raise DataError(what, where, f'Declare another label set: {", ".join(LABEL_SETS)}')
 
-# %% ../../nbs/data/15_formats.ipynb #20f28459
-body25_names = ('nose neck right-shoulder right-elbow right-wrist left-shoulder left-elbow left-wrist mid-hip '
-                'right-hip right-knee right-ankle left-hip left-knee left-ankle right-eye left-eye right-ear left-ear '
+# %% ../../nbs/data/15_formats.ipynb #3a5bcc49
+body25_names = ('nose neck right-shoulder right-elbow right-wrist left-shoulder left-elbow left-wrist '
+                'mid-hip right-hip right-knee right-ankle left-hip left-knee left-ankle '
+                'right-eye left-eye right-ear left-ear '
                 'left-big-toe left-small-toe left-heel right-big-toe right-small-toe right-heel').split()
-coco17_names = ('nose left-eye right-eye left-ear right-ear left-shoulder right-shoulder left-elbow right-elbow '
-                'left-wrist right-wrist left-hip right-hip left-knee right-knee left-ankle right-ankle').split()
-JOINT_SETS = {len(names): names for names in (coco_names, body25_names, coco17_names)} # number of joints -> their names
+coco17_names = ('nose left-eye right-eye left-ear right-ear left-shoulder right-shoulder '
+                'left-elbow right-elbow left-wrist right-wrist left-hip right-hip '
+                'left-knee right-knee left-ankle right-ankle').split()
+JOINT_SETS = {len(names): names for names in (coco_names, body25_names, coco17_names)} # by number of joints
 
-# %% ../../nbs/data/15_formats.ipynb #9806713e
-_pose_keys = 'pose_keypoints_2d', 'pose_keypoints', 'keypoints' # new OpenPose, old OpenPose, DressCode and COCO
+# %% ../../nbs/data/15_formats.ipynb #5230238a
+_pose_keys = 'pose_keypoints_2d', 'pose_keypoints', 'keypoints' # new OpenPose, old OpenPose, others
+_run_openpose = 'Run OpenPose (COCO model) on its frame'
 
-def _people(contents, where): # contents of a JSON file -> a list of numbers for each person, some perhaps empty
+def _people(contents, where): # contents of a JSON file -> numbers of each person, perhaps none
     people = contents.get('people', [contents]) if isinstance(contents, dict) else contents
     if not isinstance(people, list): people = [None]
     keys = [next((k for k in _pose_keys if isinstance(p, dict) and k in p), None) for p in people]
     if None not in keys: return [p[k] for p,k in zip(people, keys)]
     what = f'no people with joints in this file: none of {", ".join(_pose_keys)}'
-    raise DataError(what, where, 'Run OpenPose (COCO model) on its frame')
+    raise DataError(what, where, _run_openpose)
 
-# %% ../../nbs/data/15_formats.ipynb #853b07f7
+# %% ../../nbs/data/15_formats.ipynb #7d09ce0c
 def _rows(values, where): # numbers of a person -> `(n 3)`, and whether they have ids as DressCode's
     try: a = np.array(values, np.float64)
     except (ValueError, TypeError): a = np.array(0.)
     with_ids = a.ndim == 2 and a.shape[1] == 4
     if with_ids: a = a[:,:3]
-    if a.size % 3 == 0 and a.size//3 in JOINT_SETS and a.ndim in (1, 2): return a.reshape(-1, 3), with_ids
-    known = ', '.join(f'{3*n} ({what})' for n,what in ((18, 'COCO-18'), (25, 'BODY_25'), (17, 'COCO-17')))
+    if a.ndim in (1, 2) and a.size/3 in JOINT_SETS: return a.reshape(-1, 3), with_ids
     size = f'{np.size(values)} numbers' if a.ndim else 'joints that are no numbers'
-    raise DataError(f'a person has {size}; known are {known}', where, 'Run OpenPose (COCO model) on its frame')
+    known = '54 (COCO-18), 75 (BODY_25) and 51 (COCO-17)'
+    raise DataError(f'a person has {size}; known are {known}', where, _run_openpose)
 
-# %% ../../nbs/data/15_formats.ipynb #9a3994ab
+# %% ../../nbs/data/15_formats.ipynb #dd9409a1
+def _reach(joints, nose): # mean distance of the joints found from the nose; NaN if there are none
+    found = joints[joints[:,2] > 0]
+    return np.hypot(*(found - nose)[:,:2].T).mean() if len(found) else np.nan
+
+# %% ../../nbs/data/15_formats.ipynb #70631835
 def _named(rows, where): # `(n 3)` of a known set -> `(18 3)`, in the order of COCO-18
     names = JOINT_SETS[len(rows)]
     joint = dict(zip(names, rows))
     if 'neck' in joint: return np.stack([joint[n] for n in coco_names])
-    head, shoulders = rows[1:5], rows[5:7] # COCO-17; 51 numbers may also be COCO-18 without its last joint
-    reach = [np.linalg.norm(a[a[:,2] > 0,:2] - rows[0,:2], axis=1) for a in (head, shoulders)]
-    if rows[0,2] > 0 and all(map(len, reach)) and reach[0].mean() > reach[1].mean():
-        raise DataError('51 numbers that are not COCO-17: its eyes and ears lie farther from the nose than its shoulders',
-                        where, 'Run OpenPose (COCO model) on its frame')
-    joint['neck'] = shoulders.mean(0)*[1, 1, 0] + [0, 0, shoulders[:,2].min()]
+    head, shoulders = rows[1:5], rows[5:7] # of COCO-17; but 51 numbers may be COCO-18 without its last joint
+    if rows[0,2] > 0 and _reach(head, rows[0]) > _reach(shoulders, rows[0]):
+        what = '51 numbers, not of COCO-17: eyes and ears lie farther from the nose than shoulders'
+        raise DataError(what, where, _run_openpose)
+    joint['neck'] = shoulders.mean(0)
+    joint['neck'][2] = shoulders[:,2].min() # found only if both are
     return np.stack([joint[n] for n in coco_names])
 
 # %% ../../nbs/data/15_formats.ipynb #4a30bb54
 def _found_only(joints, counts): # `(18 3)`: zeros for joints that were not found
     broken = ~np.isfinite(joints).all(1)
-    tally(counts, 'joints of NaN left out', broken.sum())
+    _count(counts, 'joints of NaN left out', broken.sum())
     x,y,c = np.where(broken[:,None], 0, joints).T
     found = (c > 0) & ~((x == y) & ((x == 0) | (x == -1)))
     return np.stack([x, y, c.clip(0, 1)], 1)*found[:,None]
 
-# %% ../../nbs/data/15_formats.ipynb #d9ec5fbf
+# %% ../../nbs/data/15_formats.ipynb #014f4575
 dresscode_size = 512, 384 # height, width of the pictures in which DressCode's joints were found
 
-def _file_size(contents, people, with_ids, where): # height and width that coordinates are of; None where nothing says
+def _file_size(contents, people, with_ids, where): # height, width of their pictures; None where nothing says
     canvas = contents if isinstance(contents, dict) else {}
-    if canvas.get('canvas_height') and canvas.get('canvas_width'): return canvas['canvas_height'], canvas['canvas_width']
+    written = canvas.get('canvas_height'), canvas.get('canvas_width')
+    if all(written): return written
     if with_ids: return dresscode_size
     seen = np.concatenate(people)
     seen = seen[seen[:,2] > 0,:2]
@@ -404,38 +517,42 @@ def _file_size(contents, people, with_ids, where): # height and width that coord
     if seen.min() >= 0: return 1, 1
     raise DataError('joints between -1 and 1', where, 'Write pixels: `--keypoint_scale 0` of OpenPose')
 
-# %% ../../nbs/data/15_formats.ipynb #edeef518
+# %% ../../nbs/data/15_formats.ipynb #4e56d28f
 def _scaled(joints, of, to, where): # from one (height, width) to another; zeros stay
     if of != (1, 1) and abs(of[0]*to[1]/(of[1]*to[0]) - 1) > .03:
         what = f'joints of {of[1]}x{of[0]} pictures, and the frame is {to[1]}x{to[0]}: another shape'
         raise DataError(what, where, 'Make both from the same picture, or declare the size')
     ratio = to[1]/of[1], to[0]/of[0]
     half = 0 if of == (1, 1) else .5 # the middle of a pixel is a half
-    found = joints[:,2:] > 0
-    return np.concatenate([((joints[:,:2] + half)*ratio - half)*found, joints[:,2:]], 1)
-
-# %% ../../nbs/data/15_formats.ipynb #bec54f78
-def _inside_only(joints, height, width, where, counts): # zeros for joints outside; `DataError` where there are many
     x,y,c = joints.T
-    outside = (c > 0) & ~((x > -.5) & (x < width - .5) & (y > -.5) & (y < height - .5))
-    n, found = outside.sum(), (c > 0).sum()
+    scaled = np.stack([(x + half)*ratio[0] - half, (y + half)*ratio[1] - half, c], 1)
+    return scaled*(c > 0)[:,None]
+
+# %% ../../nbs/data/15_formats.ipynb #2ebc583b
+def _inside(joints, height, width): # which joints were found, and lie in the frame
+    x,y = np.rint(joints[:,:2]).T
+    return (joints[:,2] > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+
+# %% ../../nbs/data/15_formats.ipynb #6c2f5aa2
+def _inside_only(joints, height, width, where, counts): # zeros for joints outside; not many may be there
+    outside = (joints[:,2] > 0) & ~_inside(joints, height, width)
+    n, found = outside.sum(), (joints[:,2] > 0).sum()
     if n > found/3:
-        far = joints[outside][0,:2]
-        what = f'{n} of {found} joints lie outside the {width}x{height} frame, such as ({far[0]:.0f}, {far[1]:.0f})'
+        x,y,_ = joints[outside][0]
+        what = f'{n} of {found} joints lie outside the {width}x{height} frame, such as ({x:.0f}, {y:.0f})'
         raise DataError(what, where, 'Declare the size of the pictures in which they were found')
-    tally(counts, 'joints outside the frame left out', n)
+    _count(counts, 'joints outside the frame left out', n)
     return joints*~outside[:,None]
 
-# %% ../../nbs/data/15_formats.ipynb #f66d1cf5
+# %% ../../nbs/data/15_formats.ipynb #5c876b4e
 def joints_on_person(
     joints:np.ndarray, # `(18 3)`
     parse:np.ndarray, # `(h w)`, 0 is background
 ) -> tuple[int,int]: # joints that lie on a label of the person; joints found inside the picture
     "How many joints lie on the parsed person"
-    h,w = parse.shape
-    x,y = np.rint(joints[:,:2]).astype(int).T
-    found = (joints[:,2] > 0) & (x >= 0) & (x < w) & (y >= 0) & (y < h)
-    return int((parse[y[found],x[found]] > 0).sum()), int(found.sum())
+    found = joints[_inside(joints, *parse.shape),:2]
+    x,y = np.rint(found).astype(int).T
+    return int((parse[y,x] > 0).sum()), len(found)
 
 # %% ../../nbs/data/15_formats.ipynb #70e86ae0
 def _extent(joints): # area of the box round the joints found
@@ -447,42 +564,43 @@ def _chosen(people, parse): # of `(18 3)` each
     on = [joints_on_person(p, parse)[0] if parse is not None else 0 for p in people]
     return max(zip(on, map(_extent, people), range(len(people))))[-1]
 
-# %% ../../nbs/data/15_formats.ipynb #b4fa9d7d
+# %% ../../nbs/data/15_formats.ipynb #4c91d5f7
 def to_coco18(
     contents, # of a JSON file
     height:int, width:int, # of the frame
-    parse:np.ndarray|None=None, # `(height width)`, 0 is background: tells which of several people is meant
-    size:tuple[int,int]|None=None, # height and width of the pictures in which the joints were found, if not the frame's
+    parse:np.ndarray|None=None, # `(height width)`, 0 is background: tells who of several people is meant
+    size:tuple[int,int]|None=None, # height, width of the pictures in which the joints were found; else guessed
     where:object='', # the file, for an error
     counts:Counter|None=None, # what was changed is counted here
-) -> np.ndarray: # `(18 3)`, float32: x, y in pixels of the frame, confidence; zeros where a joint, or all, were not found
+) -> np.ndarray: # `(18 3)`, float32: x, y in pixels of the frame, confidence; zeros where not found
     "COCO-18 joints of the person in a file of any known kind"
     rows = [_rows(p, where) for p in _people(contents, where) if np.size(p)]
     people = [_found_only(_named(r, where), counts) for r,_ in rows]
     people = [p for p in people if p.any()]
     if not people: return np.zeros((18,3), np.float32)
-    tally(counts, 'files with several people', len(people) > 1)
+    _count(counts, 'files with several people', len(people) > 1)
     of = size or _file_size(contents, people, rows[0][1], where) or (height, width)
     people = [_scaled(p, tuple(of), (height, width), where) for p in people]
     joints = people[_chosen(people, parse)]
     return _inside_only(joints, height, width, where, counts).astype(np.float32)
 
-# %% ../../nbs/data/15_formats.ipynb #a59f3da1
+# %% ../../nbs/data/15_formats.ipynb #71622cab
 def flow_of_array(
     data:bytes, # of a `.npy` file, or of a `.npz` file with one array, or one called `flow`
     where:object='', # the file, for an error
 ) -> np.ndarray: # `(h w 2)`, float32
     "Optical flow from a NumPy file"
-    if not data.startswith((b'\x93NUMPY', b'PK')): raise DataError('this is no NumPy file', where, 'Compute this flow again')
-    with reading(where, 'flow file', 'Compute this flow again'):
+    do = 'Save floats of shape (h, w, 2)'
+    if not data.startswith((b'\x93NUMPY', b'PK')): raise DataError('this is no NumPy file', where, do)
+    with reading(where, 'flow file', do):
         a = np.load(BytesIO(data), allow_pickle=False)
-        if not isinstance(a, np.ndarray): a = a['flow' if 'flow' in a.files or len(a.files) != 1 else a.files[0]]
+        if not isinstance(a, np.ndarray): a = a[a.files[0] if len(a.files) == 1 else 'flow']
     if a.ndim == 4 and len(a) == 1: a = a[0]
     axes = [i for i in (0, -1) if a.ndim == 3 and a.shape[i] == 2]
     if len(axes) == 1 and a.dtype.kind == 'f': return np.moveaxis(a, axes[0], -1).astype(np.float32)
-    raise DataError(f'an array of shape {a.shape}, {a.dtype}, is no flow', where, 'Save floats of shape (h, w, 2)')
+    raise DataError(f'an array of shape {a.shape}, {a.dtype}, is no flow', where, do)
 
-# %% ../../nbs/data/15_formats.ipynb #eb8dc1e9
+# %% ../../nbs/data/15_formats.ipynb #b15f36d3
 def flow_of_kitti(
     data:bytes, # of a PNG of 16 bits with three channels
     where:object='', # the file, for an error
@@ -494,10 +612,11 @@ def flow_of_kitti(
     if a.dtype != np.uint16 or a.ndim != 3 or a.shape[2] != 3:
         what = f'a picture of {a.dtype}, shape {a.shape}, is no flow of KITTI: perhaps its colours'
         raise DataError(what, where, 'Save numbers: `.flo`, `.npy`, or a PNG of 16 bits')
-    valid, y, x = np.moveaxis(a, -1, 0).astype(np.float32) # OpenCV has blue first
-    return np.where(valid[...,None] > 0, np.stack([x, y], -1)/64 - 512, np.nan).astype(np.float32)
+    flow = a[...,:0:-1].astype(np.float32)/64 - 512 # OpenCV has blue first
+    flow[a[...,0] == 0] = np.nan
+    return flow
 
-# %% ../../nbs/data/15_formats.ipynb #2e217f48
+# %% ../../nbs/data/15_formats.ipynb #76358203
 def known_flow(
     flow:np.ndarray, # `(h w 2)`, float
     where:object='', # its file, for an error
@@ -507,11 +626,11 @@ def known_flow(
     unknown = ~(np.abs(flow) < 1e9).all(-1) # NaN is below nothing
     n = unknown.sum()
     if not n: return flow
-    if n > .5*unknown.size: raise DataError(f'{n/unknown.size:.0%} of this flow is unknown', where, 'Compute it again')
-    tally(counts, 'unknown pixels of flow set to 0', n)
+    if n > .5*unknown.size: raise DataError(f'{unknown.mean():.0%} of this flow is unknown', where, 'Compute it again')
+    _count(counts, 'unknown pixels of flow set to 0', n)
     return np.where(unknown[...,None], 0, flow).astype(np.float32)
 
-# %% ../../nbs/data/15_formats.ipynb #e6d00f28
+# %% ../../nbs/data/15_formats.ipynb #3edd51c3
 def flow_mismatch(
     flow:np.ndarray, # `(h w 2)`, from `here` to `there`
     here:np.ndarray, # `(h w 3)`, uint8
@@ -523,58 +642,59 @@ def flow_mismatch(
     y,x = np.mgrid[:h,:w].astype(np.float32)
     x,y = x + flow[...,0], y + flow[...,1]
     moved = cv2.remap(np.ascontiguousarray(there), x, y, cv2.INTER_LINEAR)
-    inside = (x >= 0) & (x <= w-1) & (y >= 0) & (y <= h-1)
+    inside = (abs(x - (w-1)/2) <= (w-1)/2) & (abs(y - (h-1)/2) <= (h-1)/2)
     if not inside.any(): return 255.
     return float(np.abs(moved.astype(np.int16) - here)[inside].mean())
 
-# %% ../../nbs/data/15_formats.ipynb #e80c6218
+# %% ../../nbs/data/15_formats.ipynb #354cbecb
 def recognise_flow(
-    samples:Iterable[tuple[np.ndarray,np.ndarray,np.ndarray]], # flow `(h w 2)`, its frame, the frame before
+    samples:Iterable[tuple], # of flow `(h w 2)`, its frame, the frame before, `(h w 3)`, uint8
     where:object='', # the set, for an error
 ) -> str: # `backward`, as it should be, or `forward`
     "The direction of a set's flow, seen from some frames; `DataError` where it fits neither way"
     samples = list(samples)
-    if max(np.abs(f).max() for f,_,_ in samples) < .05: return 'backward' # no motion is the same both ways
-    ways = [(flow_mismatch(f, now, before), flow_mismatch(f, before, now), flow_mismatch(f*0, now, before))
-            for f,now,before in samples]
-    backward, forward, still = np.mean(ways, 0)
-    seen = f'grey levels between frames: {still:.1f}; moved by the flow: {backward:.1f}; by its opposite: {forward:.1f}'
-    if min(backward, forward) > .9*still:
-        raise DataError(f'this flow does not fit its frames ({seen})', where, 'Compute it again, from frame to previous frame')
-    if max(backward, forward) > 1.1*min(backward, forward): return 'backward' if backward < forward else 'forward'
-    raise DataError(f'this flow fits both ways ({seen})', where, 'Compute it again, from frame to previous frame')
+    if max(np.abs(f).max() for f,_,_ in samples) < .05: return 'backward' # no motion: the same both ways
+    backward = np.mean([flow_mismatch(f, now, before) for f,now,before in samples])
+    forward = np.mean([flow_mismatch(f, before, now) for f,now,before in samples])
+    still = np.mean([flow_mismatch(f*0, now, before) for f,now,before in samples])
+    low, high = sorted((backward, forward))
+    if low < .9*still and low < .9*high: return 'backward' if backward < forward else 'forward'
+    fit = 'does not fit its frames' if low >= .9*still else 'fits its frames both ways'
+    seen = f'grey levels between them {still:.1f}, moved back {backward:.1f}, moved on {forward:.1f}'
+    raise DataError(f'this flow {fit} ({seen})', where, 'Compute it again, from frame to previous frame')
 
-# %% ../../nbs/data/15_formats.ipynb #4e2231a7
+# %% ../../nbs/data/15_formats.ipynb #5c61ec3f
 def backward_flow(
     flow:np.ndarray, # `(h w 2)`, float32, from the previous frame to this one
 ) -> np.ndarray: # `(h w 2)`, from this frame to the previous one
     "Turn a forward flow round"
     h,w = flow.shape[:2]
     y,x = np.mgrid[:h,:w]
-    x,y = (np.rint(a).astype(int) for a in (x + flow[...,0], y + flow[...,1]))
     order = np.argsort(np.abs(flow).sum(-1), axis=None) # where two places meet, the faster is in front
-    order = order[((x >= 0) & (x < w) & (y >= 0) & (y < h)).ravel()[order]]
+    moves = flow.reshape(-1,2)[order]
+    x,y = (np.rint(start.ravel()[order] + move).astype(int) for start,move in zip((x,y), moves.T))
+    inside = (x == x.clip(0, w-1)) & (y == y.clip(0, h-1))
     out, known = np.zeros_like(flow), np.zeros((h,w), bool)
-    there = y.ravel()[order], x.ravel()[order]
-    out[there], known[there] = -flow.reshape(-1,2)[order], True
-    return np.stack([_spread(out[...,c], known) for c in (0,1)], -1) if known.any() else out
+    out[y[inside],x[inside]], known[y[inside],x[inside]] = -moves[inside], True
+    if not known.any(): return out
+    return np.stack([_spread(out[...,c], known) for c in (0,1)], -1)
 
-# %% ../../nbs/data/15_formats.ipynb #f7f63978
+# %% ../../nbs/data/15_formats.ipynb #42059a6f
 def mask_of_file(
     pixels:np.ndarray, # of a mask file, `(h w)` or `(h w 3)`, uint8 or bool
     where:object='', # the file, for an error
 ) -> np.ndarray: # `(h w)`, uint8: 255 on the garment, else 0
     "A garment mask from the pixels of its file"
-    if _is_grey(pixels) or pixels.ndim == 3 and np.ptp(pixels.astype(np.int16), axis=-1).max() < 32: # JPEG in colours
-        pixels = pixels[...,0]
-    if pixels.ndim != 2: raise DataError(f'a mask in colours, of shape {pixels.shape}', where, 'Save one grey channel')
+    colourless = pixels.ndim == 3 and np.ptp(pixels.astype(np.int16), axis=-1).max() < 32 # JPEGs are never quite
+    if colourless: pixels = pixels[...,0]
+    if pixels.ndim != 2: raise DataError(f'a mask in colours, {pixels.shape}', where, 'Save one grey channel')
     half = 1 if pixels.max() <= 1 else 128
     return np.where(pixels >= half, 255, 0).astype(np.uint8)
 
-# %% ../../nbs/data/15_formats.ipynb #6aaae2f4
+# %% ../../nbs/data/15_formats.ipynb #c816bb70
 def ground_colour(
     photo:np.ndarray, # `(h w 3)`, uint8
-) -> tuple[np.ndarray,float]: # colour of the ground at each pixel `(h w 3)`; how far the border differs from it
+) -> tuple[np.ndarray,float]: # colour of the ground at each pixel `(h w 3)`; how far the border is off
     "The colour of a photo's ground, fitted to its border by a quadratic surface"
     h,w = photo.shape[:2]
     y,x = np.mgrid[-1:1:h*1j, -1:1:w*1j]
@@ -610,12 +730,13 @@ def _large_only(mask): # without spots below 5 % of the largest one
     sizes = stats[1:,cv2.CC_STAT_AREA]
     return np.concatenate([[False], sizes > .05*sizes.max(initial=0)])[number]
 
-# %% ../../nbs/data/15_formats.ipynb #318236ef
+# %% ../../nbs/data/15_formats.ipynb #0a851fe9
 def _inner(mask, n): # without its outermost `n` pixels; the border of the picture is no edge
     import cv2
-    return cv2.erode(mask.astype(np.uint8), np.ones((2*n+1, 2*n+1), np.uint8), borderValue=1) > 0
+    square = np.ones((2*n+1, 2*n+1), np.uint8)
+    return cv2.erode(mask.astype(np.uint8), square, borderValue=1) > 0
 
-# %% ../../nbs/data/15_formats.ipynb #97948acd
+# %% ../../nbs/data/15_formats.ipynb #1176e0fc
 def mask_of_ground(
     photo:np.ndarray, # `(h w 3)`, uint8
 ) -> np.ndarray: # `(h w)`, uint8: 255 on the garment, else 0
@@ -624,7 +745,8 @@ def mask_of_ground(
     ground, spread = ground_colour(photo)
     smooth = cv2.GaussianBlur(photo, (3,3), 0)
     mask = fill_outline(np.abs(smooth - ground).max(-1) > 2 + 1.5*spread)
-    mask &= _inner(mask, 2) | (np.abs(photo - ground).max(-1) > max(15, 3*spread)) # the halo
+    clear = np.abs(photo - ground).max(-1) > max(15, 3*spread)
+    mask &= _inner(mask, 2) | clear # the rest is a halo
     return _large_only(mask).astype(np.uint8)*255
 
 # %% ../../nbs/data/15_formats.ipynb #85eddcc4
@@ -650,8 +772,8 @@ def mask_of_white(
     "Where a photo is not white"
     return (photo.min(-1) < threshold).astype(np.uint8)*255
 
-# %% ../../nbs/data/15_formats.ipynb #fed0250d
-MASK_WAYS = dict(white=mask_of_white, ground=mask_of_ground, grabcut=mask_of_grabcut) # name -> how a mask is guessed
+# %% ../../nbs/data/15_formats.ipynb #5e7a1bc3
+MASK_WAYS = dict(white=mask_of_white, ground=mask_of_ground, grabcut=mask_of_grabcut) # how one is guessed
 
 # %% ../../nbs/data/15_formats.ipynb #ec610c2f
 def garment_mask(
@@ -664,21 +786,23 @@ def garment_mask(
     if way in MASK_WAYS: return MASK_WAYS[way](photo)
     raise OptionError(f'a mask cannot be guessed by {way!r}', do=f'Choose from {", ".join(MASK_WAYS)}')
 
-# %% ../../nbs/data/15_formats.ipynb #da9f41f9
+# %% ../../nbs/data/15_formats.ipynb #d138fee3
 def mask_doubts(
     mask:np.ndarray, # `(h w)`, uint8: 255 on the garment, else 0
     photo:np.ndarray|None=None, # `(h w 3)`, uint8, of the same size: compared with what it shows
 ) -> list[str]: # empty for a mask that looks sound
     "What speaks against a garment mask, and what to do"
     on = mask > 0
-    share, holes = on.mean(), 1 - on.sum()/max(fill_outline(on).sum(), 1)
-    sides = [side.mean() for side in (on[0], on[-1], on[:,0], on[:,-1])]
-    better = "give a mask file, or guess by 'ground'"
+    share = on.mean()
+    better = "Give a mask file, or guess by 'ground'"
     if share < .1: return [f'nearly empty ({share:.0%} of the photo): a white garment? {better}']
     if share > .85: return [f'nearly full ({share:.0%} of the photo): a ground that is not white? {better}']
-    found = [f'touches all borders: a ground that is not white, or an inverted mask? {better}'] if min(sides) > .05 else []
+    found = []
+    if all(side.mean() > .05 for side in (on[0], on[-1], on[:,0], on[:,-1])):
+        found += [f'touches all borders: a ground that is not white, or an inverted mask? {better}']
+    holes = 1 - on.sum()/fill_outline(on).sum()
     if holes > .1: found += [f'{holes:.0%} of its area are holes: a white print? {better}']
-    if photo is None: return found
-    shown = mask_of_ground(photo) > 0
-    both = (on & shown).sum()/max((on | shown).sum(), 1)
-    return found + ([f'only {both:.0%} of it is what the photo shows: {better}'] if both < .6 else [])
+    shown = mask_of_ground(photo) > 0 if photo is not None else on
+    alike = (on & shown).sum()/(on | shown).sum()
+    if alike < .6: found += [f'agrees by {alike:.0%} only with what the photo shows. {better}']
+    return found
