@@ -179,7 +179,8 @@ def test_processes_side_by_side_make_one_file(video, folder):
             for i in range(4):
                 time.sleep(.05)
                 yield reader.frame(video, i)
-        for _ in range(20):
+        found, end = None, time.monotonic() + 60
+        while found is None and time.monotonic() < end: # from the sources, until the file is there
             found = reader.cache(video, 1, 4, frames, lambda: reader.garment(video))
             wanted = reader.sources(video, 1, 4)
             equal &= found is None or all((found[k] == wanted[k]).all() for k in wanted)
@@ -189,6 +190,12 @@ def test_processes_side_by_side_make_one_file(video, folder):
     for c in children: c.join(120)
     assert [c.exitcode for c in children] == [0]*4
     assert made.value == 1 and len(files_of(folder)) == 1 # no lock, no part
+
+def test_a_file_that_another_process_has_just_made_is_not_made_again(video, folder):
+    cache, none = Reader(folder).cache, (None, None) # the state of a file that is not there
+    assert not hits(folder, video)
+    def refuse(path): raise AssertionError('made again')
+    assert cache._make(cache.file_of(video)[0], none, refuse)
 
 # no run is lost by it
 
