@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Recent', 'write_arrays', 'Arrays', 'mapped', 'VideoCache', 'write_shards', 'Shards']
 
-# %% ../../nbs/data/18_cache.ipynb #37f16e9f
-import json, mmap, os, sys, tarfile, warnings, zlib
+# %% ../../nbs/data/18_cache.ipynb #4c861624
+import json, mmap, os, sys, tarfile, time, warnings, zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -105,6 +105,10 @@ def write_arrays(
         arrays = _write_stacks(file, n, frames) | _write_stacks(file, 1, [garment])
         file.write(_ending(dict(version=_version, arrays=arrays, **facts)))
 
+# %% ../../nbs/data/18_cache.ipynb #a786d7bf
+def _facts(video): # what is kept of a video besides its arrays
+    return dict(id=video.id, names=[f.name for f in video.frames], cloth=video.cloth.name)
+
 # %% ../../nbs/data/18_cache.ipynb #47a55213
 class Arrays:
     "Stacks of arrays in a file that `write_arrays` has made; `DataError` for one that is not whole"
@@ -183,11 +187,18 @@ class VideoCache:
         self.options = json.dumps(dict(options, kinds=self.kinds, code=_code(kinds)), sort_keys=True)
         self._start()
 
-# %% ../../nbs/data/18_cache.ipynb #82fac99e
+# %% ../../nbs/data/18_cache.ipynb #e8600c38
 @patch
 def _start(self:VideoCache): # nothing is known yet
     self.files, self.opened, self.broken = {}, OrderedDict(), set()
     self.off = mmap.mmap(-1, 1) # shared with processes that are forked: not 0 when nothing can be written
+    for part in self.folder.glob('.*.part.arrays'): _remove_old(part)
+
+# %% ../../nbs/data/18_cache.ipynb #c3dbf262
+def _remove_old(part, age=86400): # what a killed process left a day ago
+    try:
+        if time.time() - part.stat().st_mtime > age: part.unlink()
+    except OSError: pass # another process did, or the folder is write-protected
 
 # %% ../../nbs/data/18_cache.ipynb #a5b3704a
 @patch
@@ -238,14 +249,14 @@ def _read(self:VideoCache, path, state, first, end): # -> arrays of some frames;
     try: return self._open(path, state).frames(first, end)
     except DataError: self.opened.pop(path, None)
 
-# %% ../../nbs/data/18_cache.ipynb #fcf0cf8c
+# %% ../../nbs/data/18_cache.ipynb #3e3a72aa
 @patch
-def _make(self:VideoCache, path, state, video, frames, garment): # -> is it there now?
+def _make(self:VideoCache, path, before, write): # -> is it there now?
     if self.off[0] or path in self.broken: return False
     try:
-        with held(lock_beside(path), 'this file'), replacing(path) as tmp:
-            write_arrays(tmp, len(video.frames), frames(), garment(), options=self.options, state=state,
-                         id=video.id, names=[f.name for f in video.frames], cloth=video.cloth.name)
+        with held(lock_beside(path), 'this file'):
+            if _state(path) != before: return True # another process has just made it
+            with replacing(path) as tmp: write(tmp)
         return True
     except OptionError: return False # another process makes it
     except DataError: self.broken.add(path)
@@ -259,7 +270,7 @@ def _give_up(self:VideoCache, e): # of writing
     warnings.warn(f'the cache is written no further: {reason(e)}: {self.folder}. '
                   'Clips are read from their files. Make room, or choose another cache_dir', stacklevel=2)
 
-# %% ../../nbs/data/18_cache.ipynb #e58262e4
+# %% ../../nbs/data/18_cache.ipynb #74a1ef2f
 @patch
 def __call__(self:VideoCache,
     video:Video, # from a layout
@@ -270,11 +281,13 @@ def __call__(self:VideoCache,
 ) -> dict[str,np.ndarray]|None: # kind of file -> `(end-first ...)`, the garment's `(1 ...)`; None: read the sources
     "Arrays of some frames of a video, from its file; the file is made where it is not there"
     path, state = self.file_of(video)
-    found = self._read(path, state, first, end)
-    if found is None and self._make(path, state, video, frames, garment): found = self._read(path, state, first, end)
-    return found
+    before = _state(path)
+    if (found := self._read(path, state, first, end)) is not None: return found
+    facts = dict(options=self.options, state=state, **_facts(video))
+    write = lambda tmp: write_arrays(tmp, len(video.frames), frames(), garment(), **facts)
+    return self._read(path, state, first, end) if self._make(path, before, write) else None
 
-# %% ../../nbs/data/18_cache.ipynb #8dc48262
+# %% ../../nbs/data/18_cache.ipynb #f0f71a5b
 def write_shards(
     out:str|Path, # folder to make, or to replace
     videos:list[Video], # from a layout
@@ -286,8 +299,7 @@ def write_shards(
     with replacing_folder(out, ['*.tar'], 'folder of shards') as new:
         part, tar, number = new/'.part', None, 0
         for i,v in enumerate(videos):
-            facts = dict(options=options, id=v.id, names=[f.name for f in v.frames], cloth=v.cloth.name)
-            write_arrays(part, len(v.frames), *make(v), **facts)
+            write_arrays(part, len(v.frames), *make(v), options=options, **_facts(v))
             if tar is None: tar = tarfile.open(new/f'{number:05d}.tar', 'w')
             tar.add(part, f'{i:06d}.arrays')
             if tar.offset >= most: tar.close(); tar, number = None, number + 1
