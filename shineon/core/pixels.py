@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tally', 'is_plain', 'on_white', 'as_rgb']
 
-# %% ../../nbs/core/16_pixels.ipynb #78ddfdf2
+# %% ../../nbs/core/16_pixels.ipynb #e7dfdfee
 from collections import Counter
 from io import BytesIO
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from .errors import DataError
 
-# %% ../../nbs/core/16_pixels.ipynb #861ebb72
+# %% ../../nbs/core/16_pixels.ipynb #42e25cf2
 def tally(
     counts:Counter|None, # where to count, if anywhere
     what:str, # what was changed
@@ -81,12 +81,12 @@ def on_white(
     a = alpha[...,None].astype(np.uint16)
     return ((rgb*a + 255*(255-a) + 127)//255).astype(np.uint8)
 
-# %% ../../nbs/core/16_pixels.ipynb #09eb084c
+# %% ../../nbs/core/16_pixels.ipynb #2364524b
 def as_rgb(
     im:Image.Image, # opened picture of any kind
     where:object='', # its file, for an error
     counts:Counter|None=None, # what was changed is counted here
-) -> tuple[np.ndarray,np.ndarray|None]: # `(h w 3)`, uint8; alpha `(h w)`, uint8, or None where all is opaque
+) -> tuple[np.ndarray,np.ndarray|None]: # `(h w 3)`, uint8; alpha `(h w)`, uint8, None where all is opaque
     "A picture as it is meant: upright, on white, in sRGB, of 8 bits; and its alpha"
     kind = im.format
     upright = ImageOps.exif_transpose(im)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['n_parts', 'DENSE_FORMS', 'parse_names', 'PARSE', 'LABEL_SETS', 'PARSE_COLOURS', 'body25_names', 'coco17_names',
-           'JOINT_SETS', 'dresscode_size', 'MASK_WAYS', 'is_plain', 'on_white', 'as_rgb', 'part_colours', 'DenseForm',
-           'recognise_densepose', 'to_iuv', 'join_iuv', 'LabelSet', 'label_pixels', 'lone_share', 'to_labels',
-           'recognise_parse', 'to_lip', 'joints_on_person', 'to_coco18', 'flow_of_array', 'flow_of_kitti', 'known_flow',
-           'flow_mismatch', 'recognise_flow', 'backward_flow', 'mask_of_file', 'ground_colour', 'fill_outline',
-           'mask_of_ground', 'mask_of_grabcut', 'mask_of_white', 'garment_mask', 'mask_doubts']
+           'JOINT_SETS', 'dresscode_size', 'MASK_WAYS', 'part_colours', 'DenseForm', 'recognise_densepose', 'to_iuv',
+           'join_iuv', 'LabelSet', 'label_pixels', 'lone_share', 'to_labels', 'recognise_parse', 'to_lip',
+           'joints_on_person', 'to_coco18', 'flow_of_array', 'flow_of_kitti', 'known_flow', 'flow_mismatch',
+           'recognise_flow', 'backward_flow', 'mask_of_file', 'ground_colour', 'fill_outline', 'mask_of_ground',
+           'mask_of_grabcut', 'mask_of_white', 'garment_mask', 'mask_doubts']
 
 # %% ../../nbs/data/15_formats.ipynb #f8ffe2e7
 from collections import Counter
@@ -18,100 +18,18 @@ from functools import cache
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..core.errors import DataError, OptionError
 from ..core.files import reading
+from ..core.pixels import tally
 from ..core.registry import Registry
 from .labels import coco_names, densepose_names, lip_names
-
-# %% ../../nbs/data/15_formats.ipynb #e452152d
-def _count(counts, what, n=1): # in a `Counter`, if there is one
-    if counts is not None and n: counts[what] += int(n)
 
 # %% ../../nbs/data/15_formats.ipynb #d41a3137
 def _seen(values): # some numbers, for a message
     values = [f'{v:g}' for v in values]
     return ', '.join(values[:6]) + (f' and {len(values)-6} more' if len(values) > 6 else '')
-
-# %% ../../nbs/data/15_formats.ipynb #cc5396db
-_says_more = {'transparency', 'icc_profile', 'exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif'}
-
-def is_plain(
-    im:Image.Image, # opened, not yet decoded
-) -> bool:
-    "True for 8-bit RGB or grey without alpha, orientation or colour profile: the bytes are the picture"
-    return im.mode in ('RGB', 'L') and not _says_more & im.info.keys()
-
-# %% ../../nbs/data/15_formats.ipynb #4d3cdf90
-def _white(im, most): # the number that stands for white; None where no usual one is large enough
-    if im.mode.startswith('I;16') or im.format == 'PNG': return 65535
-    usual = (1, 255, 65535) if im.mode == 'F' else (255, 65535)
-    return next((w for w in usual if most <= w), None)
-
-# %% ../../nbs/data/15_formats.ipynb #4870000a
-def _grey_bytes(im, where): # of 16 bits, 32 bits or floats -> 8 bits
-    a = np.array(im)
-    white = _white(im, a.max()) if np.isfinite(a).all() and a.min() >= 0 else None
-    if white is None:
-        what = f'grey values from {a.min():g} to {a.max():g} are no picture'
-        raise DataError(what, where, 'Scale them to 0..255 and save 8 bits')
-    return Image.fromarray(np.rint(a*(255/white)).astype(np.uint8))
-
-# %% ../../nbs/data/15_formats.ipynb #64713568
-_srgb = ('sRGB IEC61966-2.1', 'sRGB built-in') # how profiles of sRGB call themselves
-
-def _to_srgb(im, counts): # a picture with a colour profile
-    from PIL import ImageCms # late: hardly any file has one
-    try:
-        profile = ImageCms.ImageCmsProfile(BytesIO(im.info['icc_profile']))
-        if im.mode == 'RGB' and ImageCms.getProfileDescription(profile).strip() in _srgb: return im
-        out = ImageCms.profileToProfile(im, profile, ImageCms.createProfile('sRGB'), outputMode='RGB')
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        _count(counts, 'colour profile left out')
-        return im
-    _count(counts, 'colours brought to sRGB')
-    return out
-
-# %% ../../nbs/data/15_formats.ipynb #cde41302
-def _without_alpha(im): # -> picture; alpha `(h w)`, or None
-    has_alpha = im.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in im.info
-    if not has_alpha or im.mode[0] in 'IF': return im, None
-    full = im.convert('RGBA')
-    grey = im.mode in ('L', 'LA') # a grey picture's profile does not fit colours
-    base = im.getchannel('L') if grey else full.convert('RGB')
-    if 'icc_profile' in im.info: base.info['icc_profile'] = im.info['icc_profile']
-    return base, np.array(full.getchannel('A'))
-
-# %% ../../nbs/data/15_formats.ipynb #187acb0a
-def on_white(
-    rgb:np.ndarray, # `(h w 3)`, uint8
-    alpha:np.ndarray, # `(h w)`, uint8: 255 is opaque
-) -> np.ndarray: # `(h w 3)`, uint8
-    "A picture with transparent parts, on white ground"
-    a = alpha[...,None].astype(np.uint16)
-    return ((rgb*a + 255*(255-a) + 127)//255).astype(np.uint8)
-
-# %% ../../nbs/data/15_formats.ipynb #2364524b
-def as_rgb(
-    im:Image.Image, # opened picture of any kind
-    where:object='', # its file, for an error
-    counts:Counter|None=None, # what was changed is counted here
-) -> tuple[np.ndarray,np.ndarray|None]: # `(h w 3)`, uint8; alpha `(h w)`, uint8, None where all is opaque
-    "A picture as it is meant: upright, on white, in sRGB, of 8 bits; and its alpha"
-    kind = im.format
-    upright = ImageOps.exif_transpose(im)
-    _count(counts, 'turned upright', im.getexif().get(274, 1) not in (0, 1))
-    upright.format = kind
-    base, alpha = _without_alpha(upright)
-    if alpha is not None and alpha.max() == 0:
-        raise DataError('all of this picture is transparent', where, 'Export it again, without alpha')
-    if base.mode[0] in 'IF': base = _grey_bytes(base, where)
-    elif 'icc_profile' in base.info: base = _to_srgb(base, counts)
-    rgb = np.array(base.convert('RGB'))
-    if alpha is None or alpha.min() == 255: return rgb, None
-    _count(counts, 'transparent parts made white')
-    return on_white(rgb, alpha), alpha
 
 # %% ../../nbs/data/15_formats.ipynb #c074be44
 n_parts = len(densepose_names) # 25, the background included
@@ -321,7 +239,7 @@ def _colours_to_labels(pixels, where, counts): # `(h w 3)` in the colours of a k
         raise DataError('the colours of this parse are of two palettes', where, do)
     if fit:
         labels, known = fit[0]
-        _count(counts, 'pixels of parses with unknown colours', (~known).sum())
+        tally(counts, 'pixels of parses with unknown colours', (~known).sum())
         return labels if known.all() else _spread(labels, known)
     n = len(np.unique(pixels.reshape(-1,3), axis=0))
     far = tuple(map(int, pixels[np.unravel_index(found[0][1].argmax(), pixels.shape[:2])]))
@@ -392,7 +310,7 @@ def to_labels(
     sizes = np.bincount(pixels.ravel(), minlength=256)
     what = _no_labels(sizes)
     if what: raise DataError(f'this is no parse: {what}', where, 'Save numbers of labels, as PNG')
-    _count(counts, 'void pixels of parses made background', sizes[255])
+    tally(counts, 'void pixels of parses made background', sizes[255])
     labels = np.where(pixels == 255, 0, pixels) if sizes[255] else pixels
     if lone_share(labels) <= _few_lone: return labels.astype(np.uint8, copy=False)
     do = 'Save it as PNG, not as JPEG, and scale it by `nearest`'
@@ -498,7 +416,7 @@ def _named(rows, where): # `(n 3)` of a known set -> `(18 3)`, in the order of C
 # %% ../../nbs/data/15_formats.ipynb #4a30bb54
 def _found_only(joints, counts): # `(18 3)`: zeros for joints that were not found
     broken = ~np.isfinite(joints).all(1)
-    _count(counts, 'joints of NaN left out', broken.sum())
+    tally(counts, 'joints of NaN left out', broken.sum())
     x,y,c = np.where(broken[:,None], 0, joints).T
     found = (c > 0) & ~((x == y) & ((x == 0) | (x == -1)))
     return np.stack([x, y, c.clip(0, 1)], 1)*found[:,None]
@@ -541,7 +459,7 @@ def _inside_only(joints, height, width, where, counts): # zeros for joints outsi
         x,y,_ = joints[outside][0]
         what = f'{n} of {found} joints lie outside the {width}x{height} frame, such as ({x:.0f}, {y:.0f})'
         raise DataError(what, where, 'Declare the size of the pictures in which they were found')
-    _count(counts, 'joints outside the frame left out', n)
+    tally(counts, 'joints outside the frame left out', n)
     return joints*~outside[:,None]
 
 # %% ../../nbs/data/15_formats.ipynb #5c876b4e
@@ -578,7 +496,7 @@ def to_coco18(
     people = [_found_only(_named(r, where), counts) for r,_ in rows]
     people = [p for p in people if p.any()]
     if not people: return np.zeros((18,3), np.float32)
-    _count(counts, 'files with several people', len(people) > 1)
+    tally(counts, 'files with several people', len(people) > 1)
     of = size or _file_size(contents, people, rows[0][1], where) or (height, width)
     people = [_scaled(p, tuple(of), (height, width), where) for p in people]
     joints = people[_chosen(people, parse)]
@@ -627,7 +545,7 @@ def known_flow(
     n = unknown.sum()
     if not n: return flow
     if n > .5*unknown.size: raise DataError(f'{unknown.mean():.0%} of this flow is unknown', where, 'Compute it again')
-    _count(counts, 'unknown pixels of flow set to 0', n)
+    tally(counts, 'unknown pixels of flow set to 0', n)
     return np.where(unknown[...,None], 0, flow).astype(np.float32)
 
 # %% ../../nbs/data/15_formats.ipynb #3edd51c3
