@@ -45,7 +45,7 @@ def person_of(video, frames):
     from shineon.core.media import read_picture
     from shineon.data.frame_files import read_keypoints
     files = [video.frames[i].files for i in frames]
-    joints = np.stack([read_keypoints(f['keypoints']) for f in files])
+    joints = np.stack([read_keypoints(f['keypoints'], 256, 192) for f in files])
     parse = np.stack([read_picture(f['parse'], 'L') for f in files])
     dense = np.stack([read_picture(f['densepose']) for f in files])
     return joints, parse > 0, dense[...,0] > 0

@@ -25,20 +25,33 @@ class ClipReader:
         person_inputs:list[str]=('agnostic','densepose'), # representations of the person
         cloth_inputs:list[str]=('cloth',), # representations of the garment: `cloth`, `cloth_mask`
         fine_height:int=256, fine_width:int=192, # working size
-        image_scale:float=1., # frames are scaled by this before they are cropped to the working size
+        image_scale:float=1., # frames are scaled by this, then cropped to the working size; 1: fitted into it
+        fit:str='pad', # how a larger frame of another shape is fitted: pad or crop
         radius:int=5, # of the squares in pose maps
         cloth_mask_threshold:int=240, # product photos are white where all colours reach this, of 255
+        cloth_mask_way:str='white', # how a mask is guessed that no file gives: white, ground or grabcut
         flow_warp:bool=False, # read flow even if it is no input of the person
         warped:bool=False, # read warped garments from the layout's `warp_cloth_dir`
         training:bool=True, # cut the garment out of the frame as the warp's target
     ):
         at_least(1, fine_height=fine_height, fine_width=fine_width)
         at_least(0, radius=radius)
-        self.kinds = needed_files(person_inputs, flow_warp, warped, training, cloth_inputs)
         self.person_inputs = tuple(dict.fromkeys([*person_inputs, *['flow']*flow_warp]))
         self.cloth_inputs = tuple(dict.fromkeys(['cloth', 'cloth_mask', *cloth_inputs])) # for losses, too
-        self.size, self.scale, self.training = (fine_height, fine_width), image_scale, training
-        self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold) # of the inputs
+        self.kinds = needed_files(person_inputs, flow_warp, warped, training, self.cloth_inputs)
+        self.size, self.training = (fine_height, fine_width), training
+        self.scale, self.fit = image_scale, fit
+        self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold, cloth_mask_way=cloth_mask_way)
+        ResizeCrop((1,1), 1, 1, fit=fit) # refuses an unknown one
+
+# %% ../../nbs/data/13_clips.ipynb #d5bea4ed
+@patch
+def place(self:ClipReader,
+    size:tuple[int,int], # height and width of a frame
+    where:object='', # its file, for an error
+) -> ResizeCrop:
+    "How arrays of a frame of this size are brought to the working size"
+    return ResizeCrop(size, *self.size, self.scale, where, self.fit)
 
 # %% ../../nbs/data/13_clips.ipynb #d8fe0c02
 def _pad_front(x, n): # frames `(m c h w)` -> `(n c h w)`, zeros first
@@ -67,11 +80,12 @@ def __call__(self:ClipReader,
 def _frame(self:ClipReader, video, i): # number of a frame -> kind of file -> array `(h w c)`
     files = video.frames[i].files
     image = read_picture(files['image'])
-    crop = ResizeCrop(image.shape[:2], *self.size, self.scale, files['image'])
+    crop = self.place(image.shape[:2], files['image'])
     arrays = dict(image=crop.picture(image))
     for kind in (FILES[k] for k in self.kinds[1:]):
         if kind.of == 'cloth': continue
-        if kind.name in files: arrays[kind.name] = kind.load(files[kind.name], crop)
+        form = video.forms.get(kind.name, '')
+        if kind.name in files: arrays[kind.name] = kind.load(files[kind.name], crop, form, files)
         elif i == 0 and kind.first: arrays[kind.name] = kind.first(*self.size)
         else: raise kind.missing_error(files['image'], video.cloth)
     return arrays
@@ -91,15 +105,18 @@ def _person(self:ClipReader, frames): # arrays of each frame -> tensors `(n c h 
 @patch
 def _warped(self:ClipReader, pics): # warped product photos `(n h w 3)`, bytes -> what is made of them
     inputs = [INPUTS[n] for n in self.cloth_inputs]
-    warped = [i for i in inputs if i.outside and set(i.files) == {'cloth'}]
-    return {f'warped_{i.name}': i.make(dict(cloth=pics), **self.options) for i in warped}
+    warped = [i for i in inputs if i.outside and set(i.files) <= {'cloth', 'cloth_mask'}]
+    options = self.options | dict(cloth_mask_way='white') # a warp's ground is white
+    return {f'warped_{i.name}': i.make(dict(cloth=pics), **options) for i in warped}
 
 # %% ../../nbs/data/13_clips.ipynb #fa71fc0a
 @patch
 def _cloth(self:ClipReader, photo, n): # path of the product photo -> its inputs, repeated for `n` frames
     crop, files = ResizeCrop(self.size, *self.size), {}
     for k in {k for name in self.cloth_inputs for k in INPUTS[name].files}:
-        array = FILES[k].load(FILES[k].find(photo), crop)
+        path = FILES[k].find(photo)
+        if path is None: continue # a mask that has to be guessed
+        array = FILES[k].load(path, crop)
         files[k] = FILES[k].stack(array[None])
     made = {name: INPUTS[name].make(files, **self.options) for name in self.cloth_inputs}
     return {name: x.expand(n,-1,-1,-1) for name,x in made.items()}

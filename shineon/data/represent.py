@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.ops import _planar, to_tensor, to_uint8
+from .formats import garment_mask
 from .labels import (INPUTS, Input, clothes_ids, coco_names, densepose_names, keep_ids,
                                  palette, swap_sides)
 
@@ -154,15 +155,18 @@ def cloth_mask(
     return (darkest < threshold).view(np.uint8)*np.uint8(255)
 
 # %% ../../nbs/data/11_represent.ipynb #66210b94
-def _cloth_mask_input(files, cloth_mask_threshold=240, **_): # -> (n 1 h w) in [0, 1]
-    return (to_tensor(cloth_mask(files['cloth'], cloth_mask_threshold)) + 1)/2
+def _cloth_mask_input(files, cloth_mask_threshold=240, cloth_mask_way='white', **_): # -> (n 1 h w) in [0, 1]
+    if 'cloth_mask' in files: mask = files['cloth_mask']
+    elif cloth_mask_way == 'white': mask = cloth_mask(files['cloth'], cloth_mask_threshold)
+    else: mask = np.stack([garment_mask(photo, way=cloth_mask_way)[...,None] for photo in files['cloth']])
+    return (to_tensor(mask) + 1)/2
 
 # %% ../../nbs/data/11_represent.ipynb #058c707e
 INPUTS.add(Input('cloth', 3, lambda files, **_: to_tensor(files['cloth']), ('cloth',),
                  of='cloth', outside='border'))
 
 # %% ../../nbs/data/11_represent.ipynb #bab89ced
-INPUTS.add(Input('cloth_mask', 1, _cloth_mask_input, ('cloth',),
+INPUTS.add(Input('cloth_mask', 1, _cloth_mask_input, ('cloth','cloth_mask'),
                  of='cloth', outside='zeros', shown=False))
 
 # %% ../../nbs/data/11_represent.ipynb #7a50c5e9
