@@ -293,14 +293,14 @@ def read_yaml(
     try: values = load_yaml(data)
     except yaml.YAMLError as e:
         what = getattr(e, 'problem', None) or str(e)
-        raise OptionError('this is no YAML', f'{path}{_line_of(e)} ({what})', advice) from None
+        raise OptionError('this is no YAML', f'{path}{_line_of(e, data)} ({what})', advice) from None
     if not isinstance(values, dict): raise OptionError('no names with values', path, advice)
     return values
 
 # %% ../../nbs/cli/80_notebooks.ipynb #513e34e3
-def _line_of(e): # where the error is, if it says
-    mark = getattr(e, 'problem_mark', None)
-    return f', line {mark.line+1}' if mark else ''
+def _line_of(e, data): # where the error is in a text, if it says
+    mark = getattr(e, 'problem_mark', None) # at the end of a text it may be behind the last line
+    return f', line {min(mark.line + 1, len(data.splitlines()))}' if mark else ''
 
 # %% ../../nbs/cli/80_notebooks.ipynb #b62cffd0
 def read_preset(
@@ -438,6 +438,7 @@ _system = { # name of an error -> what is wrong, what to do
     'EEXIST': ('there is already something of this name', 'Choose another one'),
     'ENAMETOOLONG': ('this name is too long', 'Use a shorter one'),
     'ELOOP': ('these links lead in a circle', 'Check the path'),
+    'EPIPE': ('nobody reads on where this is written', 'Try again'),
     'EMFILE': ('too many files are open at a time', 'Allow more (ulimit -n 4096), or lower workers'),
     'ENFILE': ('too many files are open on this machine', 'Close other programs'),
     'ENOMEM': ('not enough memory', 'Close other programs, or allow more (ulimit -v)')}

@@ -305,6 +305,7 @@ def sweep(
     "Run all that is not finished yet, several at a time"
     at_least(1, jobs=jobs)
     planned = plan(name, notebook, options, grid, runs)
+    for p in planned: to_do(notebook, p) # before anything is written
     with held(_lock(name, notebook, options or {}), f'the sweep {name}'), tempfile.TemporaryDirectory() as folder:
         going = Jobs(notebook, planned, jobs)
         going.leave_out()
