@@ -81,7 +81,7 @@ def test_stopped_run_goes_on(number, vvt, in_process, monkeypatch, tmp_path):
     to_the_end = '--keep_epochs', str((step + 1)//2), '--decay_epochs', '0' # of this epoch, of two steps
     assert main([*command, *to_the_end, '--checkpoint', 'last']) == 0
     assert json.loads((folder/'metrics.json').read_text())['steps'] == step + step % 2
-    assert (folder/'train_warp.1.ipynb').exists() # that of the first start
+    assert (folder/'train_warp.ipynb').exists() # that of the first start
 
 def test_loss_that_is_no_number(vvt, in_process, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def check_results(folder, pairs, formats, fps=25.):
             assert (video_info(file)['height'], video_info(file)['width']) == (128,64)
             assert video_info(file)['fps'] == pytest.approx(fps, rel=.02)
     made = {p.name for p in folder.rglob('*') if p.is_file()}
-    wanted = {'contact_sheet.png', 'contact_sheet.mp4', 'contact_sheet.gif'}
+    wanted = {'contact_sheet.png', 'contact_sheet.mp4', 'contact_sheet.gif', 'run.json'}
     wanted |= {f'{c.stem}.{o}' for c,_ in pairs for o in formats if o != 'png'}
     wanted |= {f'{c.name}.FOR.{f.name}' for c,v in pairs for f in v.frames if 'png' in formats}
     assert made == wanted # and nothing else, no temporary file either

@@ -6,7 +6,7 @@
 __all__ = ['run_notebooks', 'plugin_notebooks', 'run_notebook', 'trains', 'train_notebook', 'registered', 'Option',
            'parameter_cell', 'read_options', 'default_options', 'network_option', 'fill_names', 'option_value',
            'no_option', 'check_params', 'load_asked', 'preset_files', 'read_yaml', 'read_preset', 'preset_help',
-           'handling', 'KernelSignals', 'StopOnce', 'one_line', 'user_error', 'system_error', 'OnlyWaiting', 'execute']
+           'handling', 'KernelSignals', 'StopOnce', 'one_line', 'user_error', 'system_error', 'execute']
 
 # %% ../../nbs/cli/80_notebooks.ipynb #45a69b7b
 import ast, difflib, errno, json, logging, math, os, re, resource, shutil, signal, sys, tempfile, threading, time
@@ -138,7 +138,8 @@ def _options(notebook, changed): # of a notebook that was changed then
 # %% ../../nbs/cli/80_notebooks.ipynb #b9b736b1
 def _option(node, lines): # the option that an assignment defines; its comment follows it
     type_, default = ast.unparse(node.annotation), ast.literal_eval(node.value)
-    comment = lines[node.end_lineno-1][node.end_col_offset:].strip(' #')
+    line = lines[node.end_lineno-1].encode() # offsets count bytes
+    comment = line[node.end_col_offset:].decode().strip(' #')
     headings = [l.lstrip('# ') for l in lines[:node.lineno] if l.startswith('#')]
     return Option(node.target.id, type_, default, comment, headings[-1] if headings else 'options')
 
@@ -524,7 +525,7 @@ def _kernels(signals, own): # the class of our kernels' managers; `own`: a folde
     return Kernels
 
 # %% ../../nbs/cli/80_notebooks.ipynb #573f49b5
-class OnlyWaiting:
+class _OnlyWaiting:
     "A stream for runs that are to be silent: what such a run waits for is told all the same"
     def write(self, text:str): # what the notebook printed
         if text.startswith('waiting for '): sys.stderr.write(text)
@@ -551,7 +552,7 @@ def _papermill(source, out, params, signals): # execute, and show what the log l
     level = log_level(params.get('loglevel', 'info'))
     with tempfile.TemporaryDirectory(prefix='shineon-', ignore_cleanup_errors=True) as own:
         papermill.execute_notebook(_as_it_is(source), _as_it_is(out), params, kernel_name='python3', progress_bar=False,
-            stdout_file=sys.stdout if level <= logging.INFO else OnlyWaiting(),
+            stdout_file=sys.stdout if level <= logging.INFO else _OnlyWaiting(),
             stderr_file=sys.stderr if level <= logging.WARNING else None, start_timeout=300, # seconds
             on_cell_start=signals.cell_begins, kernel_manager_class=_kernels(signals, own),
             extra_arguments=['--IPKernelApp.ignore_cwd=True', '--IPKernelApp.log_level=CRITICAL']) # no remarks
