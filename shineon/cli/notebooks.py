@@ -361,17 +361,16 @@ def __call__(self:KernelSignals, number, frame):
 
 # %% ../../nbs/cli/80_notebooks.ipynb #dfa28228
 @patch
-def _tell(self:KernelSignals): # the kernel, until it has ended
-    number = self.received[0]
+def _tell(self:KernelSignals): # the kernel, as soon as it listens; again if it goes on all the same
     while not self.ended.is_set():
-        dies = number == signal.SIGTERM and not _catches(self.kernel.pid, number)
-        self.kernel.send_signal(signal.SIGINT if dies else number)
-        self.ended.wait(10) # seconds
+        heard = [n for n in (self.received[0], signal.SIGINT) if _catches(self.kernel.pid, n)]
+        if heard: self.kernel.send_signal(heard[0])
+        self.ended.wait(60 if heard else .1) # seconds
 
 # %% ../../nbs/cli/80_notebooks.ipynb #3c9c5aae
 def _catches(pid, number): # does this process wait for this signal?
     try: mask = re.search(r'^SigCgt:\s*(\w+)', Path(f'/proc/{pid}/status').read_text(), re.M)[1]
-    except (OSError, TypeError): return False # a system that does not tell
+    except (OSError, TypeError): return number == signal.SIGINT # a system that does not tell
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 # %% ../../nbs/cli/80_notebooks.ipynb #deefa992
@@ -494,12 +493,12 @@ def _record(folder): # of the run that lies there; `None` where there is none
 
 # %% ../../nbs/cli/80_notebooks.ipynb #5ee451f9
 def _put_down(hidden, folder, name, before): # an executed notebook, into the folder that had this record before
-    place, now = folder/f'{name}.ipynb', _record(folder)
-    if not hidden.exists(): return place
-    folder.mkdir(parents=True, exist_ok=True)
-    if before is not None and now == before: place = folder/f'{name}.failed.ipynb'
-    elif before is not None and place.exists(): place.rename(_numbered(place))
-    shutil.move(hidden, place)
+    place, opened = folder/f'{name}.ipynb', before is None or _record(folder) != before
+    if opened and before is not None and place.exists(): place.rename(_numbered(place))
+    if not opened: place = folder/f'{name}.failed.ipynb'
+    if hidden.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(hidden, place)
     return place
 
 # %% ../../nbs/cli/80_notebooks.ipynb #cc489866
