@@ -228,6 +228,17 @@ def test_videos(case, whole, tmp_path):
     lying_videos[case](tmp_path/'video.mp4')
     for read in (video_info, lambda p: list(read_video(p))): refuses(read, tmp_path/'video.mp4', 'this video is broken')
 
+def test_samples_that_a_table_claims(whole, tmp_path):
+    "60 million samples in a file of some kilobytes: FFmpeg would make an index of four gigabytes"
+    data = bytearray((whole/'video.mp4').read_bytes())
+    at = data.index(b'stsz')
+    assert not data[at+4:at+12].strip(b'\0') # a table with a size for each sample
+    data[at+8:at+16] = struct.pack('>II', 1, 60_000_000)
+    (tmp_path/'video.mp4').write_bytes(data)
+    for read in (video_info, lambda p: list(read_video(p))): refuses(read, tmp_path/'video.mp4', 'claim more than it holds')
+    (tmp_path/'parts.mp4').write_bytes(struct.pack('>I4s', 8, b'free')*2**20 + bytes(99))
+    refuses(video_info, tmp_path/'parts.mp4')
+
 def test_names_that_are_patterns_or_addresses(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new('RGB', (9, 9)).save('1.png')
