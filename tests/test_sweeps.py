@@ -275,7 +275,8 @@ def test_several_at_a_time(jobs, most, pretending, tmp_path):
     ('model: warp\ngrid: {lr: [0.1], batch: [4]}', 'no option batch'),
     ('model: warp\ngrid: {ngf: [8, big]}', "ngf is 'big'"),
     ('model: warp\nruns: [{ngf: 8}, {ngf: 8}]', 'two runs are called bad_ngf=8'),
-    ('model: warp\nruns: [{name: ../x}]', 'cannot be that of a run'), ('model: warp\npreset: hat', 'no preset is called'),
+    ('model: warp\nruns: [{name: ../x}]', 'cannot be that of a run'),
+    ('model: warp\npreset: hat', 'no preset is called'),
     ('model: unet\npreset: warp_cpu', 'no option grid_reg'), ('nothing: 1', 'a sweep has no nothing')])
 def test_nothing_starts_before_all_is_checked(text, part, pretending, tmp_path, capsys):
     (tmp_path/'bad.yaml').write_text(text)
