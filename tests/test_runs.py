@@ -81,7 +81,7 @@ def test_stopped_run_goes_on(number, vvt, in_process, monkeypatch, tmp_path):
     to_the_end = '--keep_epochs', str((step + 1)//2), '--decay_epochs', '0' # of this epoch, of two steps
     assert main([*command, *to_the_end, '--checkpoint', 'last']) == 0
     assert json.loads((folder/'metrics.json').read_text())['steps'] == step + step % 2
-    assert (folder/'train_warp.ipynb').exists() # that of the first start
+    assert (folder/'train_warp.1.ipynb').exists() # that of the first start
 
 def test_loss_that_is_no_number(vvt, in_process, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)

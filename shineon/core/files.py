@@ -135,7 +135,8 @@ def _fits(names, pattern): # parts of a path, parts of a pattern
 
 # %% ../../nbs/core/08_files.ipynb #5d92e82f
 def _unreadable(e): # what is not seen is not taken for nothing
-    raise OptionError(f'this folder cannot be read ({reason(e)})', e.filename, 'Change its rights, or choose another place')
+    what = f'this folder cannot be read ({reason(e)})'
+    raise OptionError(what, e.filename, 'Change its rights, or choose another place')
 
 # %% ../../nbs/core/08_files.ipynb #e39f1176
 def files_in(

@@ -22,7 +22,8 @@ from ..models.networks import NETWORKS
 from .board import Board
 from .callback import (LossTerm, TextLogger, TrainingCallback, ValidateWithin, WarpCloth,
                                     precision_callbacks, prepared, training_callbacks, trial_options)
-from .checkpoints import ResumableLearner, SaveCheckpoints, TrainingState, find_checkpoint, go_on, leave_later
+from .checkpoints import (ResumableLearner, SaveCheckpoints, TrainingState, find_checkpoint, go_on,
+                                       leave_later)
 from .compile import compile_blocks
 from .distributed import AverageGradients, SumMetrics, barrier, check_backend, join
 from .guards import StopAtNaN, StopOnSignal, guarded
