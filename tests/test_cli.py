@@ -205,7 +205,8 @@ def test_nobody_reads_on(read, tmp_path):
 def test_other_broken_pipes_are_told(monkeypatch, capfd):
     def broken(*args): raise BrokenPipeError(32, 'Broken pipe')
     monkeypatch.setattr('shineon.cli.main.print_runs', broken)
-    assert main(['runs']) == 1 and capfd.readouterr().err == 'shineon: [Errno 32] Broken pipe\n'
+    assert main(['runs']) == 2
+    assert capfd.readouterr().err == 'shineon: nobody reads on where this is written. Try again\n'
 
 def test_beside_a_clone_called_shineon(tmp_path):
     "The package is found from a folder in which a folder of its name lies"

@@ -160,7 +160,8 @@ def test_refused(vvt, in_process, monkeypatch, tmp_path, capfd):
     for args,text in ((nccl, 'GPUs only'), (['compare', 'a', 'b', '--truth', vvt, both], 'one device')):
         assert main(list(map(str, args))) == 2
         assert text in capfd.readouterr().err
-    monkeypatch.setenv('WORLD_SIZE', '2')
+    first_of_two = dict(RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT='29511')
+    for k,v in first_of_two.items(): monkeypatch.setenv(k, v)
     assert main(['train', '--model', 'warp', '--vvt_dataroot', str(vvt)]) == 2
     assert '--name NAME' in capfd.readouterr().err
 

@@ -114,8 +114,12 @@ def held_by_another():
     yield start
     for p in begun: p.kill(); p.wait()
 
-busy = {'a second training': (), 'going on': ('--checkpoint', 'last'), 'overwriting': ('--overwrite',),
-        'two processes': ('--gpu_ids=-1,-1',)}
+busy = {
+    'a second training': (),
+    'going on': ('--checkpoint', 'last'),
+    'overwriting': ('--overwrite',),
+    'two processes': ('--gpu_ids=-1,-1',),
+}
 
 @pytest.mark.parametrize('more', busy.values(), ids=busy)
 def test_a_run_that_is_running(more, held_by_another, papermill, refused, place):
@@ -176,8 +180,8 @@ def test_the_first_failure_counts(papermill, refused, monkeypatch, place):
     monkeypatch.setattr('shutil.move', raising(OSError(errno.ENOSPC, 'No space left on device')))
     refused([*train, '--name', 'x'], 'unreadable picture: a.png')
 
-@pytest.mark.parametrize('name,advice', [('train', '--checkpoint last'), ('tryon', '--resume'), ('evaluate', '--resume'),
-                                         ('compare', '')])
+@pytest.mark.parametrize('name,advice', dict(train='--checkpoint last', tryon='--resume', evaluate='--resume',
+                                             compare='').items())
 def test_advice_is_right_for_the_command(name, advice, papermill, refused):
     papermill.act = raising(OSError(errno.ENOSPC, 'No space left on device', 'x'))
     args = dict(train=train, compare=('compare', 'a', 'b')).get(name, (name,))
@@ -286,13 +290,18 @@ def test_a_kernel_is_left_alone(tmp_path):
     assert set(written(tmp_path)) - set(before) == {'experiments/x/tryon.ipynb'} # no mark, nothing temporary
 
 def test_programs_of_ours_look_nowhere_else(tmp_path):
-    for name in ('random', 'json', 'yaml', 'shineon'): (tmp_path/f'{name}.py').write_text('raise SystemExit("imported")')
+    for name in ('random', 'json', 'yaml', 'shineon'):
+        (tmp_path/f'{name}.py').write_text('raise SystemExit("imported")')
     command = sweeps._command('train_warp', tmp_path/'none.yaml')
     r = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (r.returncode, r.stderr.count('\n')) == (2, 1) and 'none.yaml' in r.stderr, r.stderr
 
-plugins = {'ends Python': ('import sys; sys.exit(0)', 'failed with SystemExit'), 'no UTF-8': (b'\xff', 'failed with'),
-           'no Python': ('def', 'failed with SyntaxError'), 'lines': ('raise ValueError("a\\nb")', 'a b')}
+plugins = {
+    'ends Python': ('import sys; sys.exit(0)', 'failed with SystemExit'),
+    'no UTF-8': (b'\xff', 'failed with'),
+    'no Python': ('def', 'failed with SyntaxError'),
+    'lines': ('raise ValueError("a\\nb")', 'a b'),
+}
 
 @pytest.mark.parametrize('text,says', plugins.values(), ids=plugins)
 def test_plugins_that_fail(text, says, refused, place):
@@ -325,11 +334,26 @@ def make(path, what):
     elif what == 'nothing': path.symlink_to('nowhere')
     else: path.write_bytes(what if isinstance(what, bytes) else what.encode())
 
-bad_yaml = {'a pipe': 'pipe', 'a folder': 'folder', 'a device': 'device', 'a link to nothing': 'nothing', 'a bomb': bomb(),
-            'a list in itself': 'a: &a [*a]', 'brackets': '['*10**5, 'stairs': '- '*10**5, 'two megabytes': 'a: ' + ' '*2**21,
-            'digits': 'lr: ' + '7'*5000, 'sixtieths': 'lr: ' + '1:'*50_000 + '1', 'a program': '!!python/name:os.system',
-            'no UTF-8': b'lr: \xff', 'a zero byte': 'lr: "a\0b"', 'a list': '[1, 2]', 'a date that is none': 'lr: 2026-99-99',
-            'a mapping as a name': '{{a: 1}: 2}', 'two documents': 'lr: 1\n---\nlr: 2'}
+bad_yaml = {
+    'a pipe': 'pipe',
+    'a folder': 'folder',
+    'a device': 'device',
+    'a link to nothing': 'nothing',
+    'a bomb': bomb(),
+    'a list in itself': 'a: &a [*a]',
+    'brackets': '['*10**5,
+    'stairs': '- '*10**5,
+    'two megabytes': 'a: ' + ' '*2**21,
+    'digits': 'lr: ' + '7'*5000,
+    'sixtieths': 'lr: ' + '1:'*50_000 + '1',
+    'a program': '!!python/name:os.system',
+    'no UTF-8': b'lr: \xff',
+    'a zero byte': 'lr: "a\0b"',
+    'a list': '[1, 2]',
+    'a date that is none': 'lr: 2026-99-99',
+    'a mapping as a name': '{{a: 1}: 2}',
+    'two documents': 'lr: 1\n---\nlr: 2',
+}
 
 @pytest.mark.parametrize('what', bad_yaml.values(), ids=bad_yaml)
 def test_hostile_presets_and_sweeps(what, refused, papermill, place):
@@ -378,26 +402,35 @@ damage = { # file -> what it is, or text
     'params': {**{f'params: {k}': ('params.yaml', v) for k,v in bad_yaml.items() if k != 'a link to nothing'}},
     'metrics': {'metrics: a list': ('metrics.json', '[]'), 'metrics: a number': ('metrics.json', '1e999'),
                 'metrics: deep': ('metrics.json', deep), 'metrics: a pipe': ('metrics.json', 'pipe'),
-                'metrics: a device': ('metrics.json', 'device'), 'metrics: huge': ('metrics.json', '[' + '[],'*6_000_000),
+                'metrics: a device': ('metrics.json', 'device'),
+                'metrics: huge': ('metrics.json', '[' + '[],'*6_000_000),
                 'metrics: digits': ('metrics.json', '{"valid_loss": ' + '9'*5000 + '}')},
     'environment': {'environment: a list': ('environment.json', '[1]'), 'environment: deep': ('environment.json', deep),
                     'environment: a pipe': ('environment.json', 'pipe')}}
 damage = {k: v for group in damage.values() for k,v in group.items()}
 
+figures = '{"valid_loss": NaN, "l1": -Infinity, "steps": "many", "table": {"a": []}}'
+def process(**what): return json.dumps(dict(process=dict(host=os.uname().nodename) | what))
+
 odd = { # file, text: odd, but no damage
-    'figures that are none': ('metrics.json', '{"valid_loss": NaN, "l1": -Infinity, "steps": "many", "table": {"a": []}}'),
+    'figures that are none': ('metrics.json', figures),
     'large figures': ('metrics.json', '{"valid_loss": ' + '9'*4000 + ', "steps": ' + '9'*4000 + '}'),
     'many figures': ('metrics.json', json.dumps({f'f{i}': i for i in range(20_000)})),
     'a process that is none': ('environment.json', '{"process": {"host": [], "pid": "x", "born": {}}}'),
-    'a process beyond numbers': ('environment.json', json.dumps(dict(process=dict(host=os.uname().nodename, pid=10**30, born=1)))),
-    'a negative process': ('environment.json', json.dumps(dict(process=dict(host=os.uname().nodename, pid=-1, born='a')))),
+    'a process beyond numbers': ('environment.json', process(pid=10**30, born=1)),
+    'a negative process': ('environment.json', process(pid=-1, born='a')),
     'a start that is none': ('environment.json', '{"started": {"a": [1]}, "notebook": 5}'),
     'a long start': ('environment.json', json.dumps(dict(started='x'*10**6))),
     'options that are columns': ('params.yaml', 'state: mine\nstep: 7\nnote: x\n1: 2\nnull: 3\n'),
-    'a checkpoint that is a pipe': ('checkpoints/last.pt', 'pipe'), 'a device': ('checkpoints/last.pt', 'device'),
-    'a folder of that name': ('checkpoints/last.pt', 'folder'), 'no folder': ('checkpoints', 'pipe'),
-    'a bomb': ('checkpoints/last.pt', zip_bomb), 'claims': ('checkpoints/last.pt', claims),
-    'a notebook that is a pipe': ('train_warp.ipynb', 'pipe'), 'a notebook of anything': ('train_warp.ipynb', '{"cells": "error"}')}
+    'a checkpoint that is a pipe': ('checkpoints/last.pt', 'pipe'),
+    'a device': ('checkpoints/last.pt', 'device'),
+    'a folder of that name': ('checkpoints/last.pt', 'folder'),
+    'no folder': ('checkpoints', 'pipe'),
+    'a bomb': ('checkpoints/last.pt', zip_bomb),
+    'claims': ('checkpoints/last.pt', claims),
+    'a notebook that is a pipe': ('train_warp.ipynb', 'pipe'),
+    'a notebook of anything': ('train_warp.ipynb', '{"cells": "error"}'),
+}
 
 @pytest.fixture
 def two_runs(place):
@@ -477,21 +510,26 @@ def test_hundreds_of_runs(place, call):
 what_goes_wrong = {
     'ENOSPC': (OSError(errno.ENOSPC, 'No space left on device', 'a.pt'), 2, 'the disk is full: a.pt. Make room on it'),
     'EACCES': (PermissionError(errno.EACCES, 'Permission denied', 'a.pt'), 2, 'this may not be read or written: a.pt'),
-    'EROFS': (OSError(errno.EROFS, 'Read-only file system', '/mnt/a'), 2, 'this place can only be read: /mnt/a. Choose'),
-    'ENOENT': (FileNotFoundError(errno.ENOENT, 'No such file or directory', 'a'), 2, 'there is no such file or folder: a'),
+    'EROFS': (OSError(errno.EROFS, 'Read-only file system', '/a'), 2, 'this place can only be read: /a. Choose'),
+    'ENOENT': (FileNotFoundError(errno.ENOENT, 'No such file', 'a'), 2, 'there is no such file or folder: a. Check'),
     'ENAMETOOLONG': (OSError(errno.ENAMETOOLONG, 'File name too long', 'x'*300), 2, 'this name is too long: xxx'),
-    'EMFILE': (OSError(errno.EMFILE, 'Too many open files', 'a'), 2, 'too many files are open at a time: a. Allow more'),
+    'EMFILE': (OSError(errno.EMFILE, 'Too many open files', 'a'), 2, 'too many files are open at a time: a. Allow'),
     'sockets': (type('ZMQError', (Exception,), {})('Too many open files'), 2, 'too many files are open'),
     'EISDIR': (IsADirectoryError(errno.EISDIR, 'Is a directory', 'a'), 2, 'this is a folder: a'),
     'EIO': (OSError(errno.EIO, 'Input/output error', 'a'), 1, 'unexpected OSError: [Errno 5] Input/output error'),
-    'memory': (MemoryError(), 2, 'not enough memory'), 'bad_alloc': (RuntimeError('std::bad_alloc'), 2, 'not enough memory'),
+    'memory': (MemoryError(), 2, 'not enough memory'),
+    'bad_alloc': (RuntimeError('std::bad_alloc'), 2, 'not enough memory'),
     'library': (ImportError('a.so: failed to map segment from shared object'), 2, 'not enough memory'),
     'recursion': (RecursionError('maximum recursion depth exceeded'), 1, 'unexpected RecursionError: maximum'),
     'no UTF-8': (UnicodeDecodeError('utf8', b'\xff', 0, 1, 'invalid start byte'), 1, 'unexpected UnicodeDecodeError: '),
-    'key': (KeyError('a'), 1, "unexpected KeyError: 'a'. SHINEON_TRACEBACK=1"), 'empty': (ValueError(), 1, 'unexpected ValueError. '),
-    'empty RuntimeError': (RuntimeError(), 1, 'unexpected RuntimeError. '), 'empty of ours': (ShineOnError(''), 2, 'ShineOnError'),
-    'lines': (ValueError('a\nb\r\nc'), 1, 'ValueError: a b c'), 'escapes': (ShineOnError('a\x1b[2J\x9b\u202eb'), 2, r'a\x1b[2J\x9b\u202eb'),
-    'a plain sentence': (RuntimeError('not every run'), 1, 'not every run')}
+    'key': (KeyError('a'), 1, "unexpected KeyError: 'a'. SHINEON_TRACEBACK=1"),
+    'empty': (ValueError(), 1, 'unexpected ValueError. '),
+    'empty RuntimeError': (RuntimeError(), 1, 'unexpected RuntimeError. '),
+    'empty of ours': (ShineOnError(''), 2, 'ShineOnError'),
+    'lines': (ValueError('a\nb\r\nc'), 1, 'ValueError: a b c'),
+    'escapes': (ShineOnError('a\x1b[2J\x9b\u202eb'), 2, r'a\x1b[2J\x9b\u202eb'),
+    'a plain sentence': (RuntimeError('not every run'), 1, 'not every run'),
+}
 
 @pytest.mark.parametrize('e,status,says', what_goes_wrong.values(), ids=what_goes_wrong)
 def test_one_line_for_everything(e, status, says, call, monkeypatch):
@@ -507,14 +545,23 @@ def test_where_it_comes_from(monkeypatch, capfd, place):
     err = capfd.readouterr().err
     assert 'Traceback' in err and err.strip().splitlines()[-1].startswith('shineon: unexpected KeyError')
 
-cells = {'of ours': ('OptionError', 'lr is -1', 2, 'lr is -1'), 'empty': ('DataError', '', 2, 'DataError'),
-         'a name of two lines': ('DataError', 'no garment a\nb. Make it', 2, 'no garment a b. Make it'),
-         'in a worker': ('DataError', 'Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call '
-                         'last):\n  File ...\nshineon.core.errors.DataError: no garment a\nb. Make it', 2, 'no garment a b. Make it'),
-         'of the system': ('OSError', "[Errno 28] No space left on device: 'a.pt'", 2, 'the disk is full: a.pt'),
-         'memory': ('MemoryError', '', 2, 'not enough memory'), 'sockets': ('ZMQError', 'Too many open files', 2, 'too many files'),
-         'another': ('ValueError', 'a\nb', 1, 'ValueError: a. The notebook with the error: experiments/x/train_warp.ipynb'),
-         'another, empty': ('AssertionError', '', 1, 'AssertionError: no message. The notebook')}
+in_a_worker = '''Caught DataError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File ...
+shineon.core.errors.DataError: no garment a
+b. Make it
+'''
+cells = {
+    'of ours': ('OptionError', 'lr is -1', 2, 'lr is -1'),
+    'empty': ('DataError', '', 2, 'DataError'),
+    'a name of two lines': ('DataError', 'no garment a\nb. Make it', 2, 'no garment a b. Make it'),
+    'in a worker': ('DataError', in_a_worker, 2, 'no garment a b. Make it'),
+    'of the system': ('OSError', "[Errno 28] No space left on device: 'a.pt'", 2, 'the disk is full: a.pt'),
+    'memory': ('MemoryError', '', 2, 'not enough memory'),
+    'sockets': ('ZMQError', 'Too many open files', 2, 'too many files'),
+    'another': ('ValueError', 'a\nb', 1, 'ValueError: a. The notebook with the error: experiments/x/train_warp.ipynb'),
+    'another, empty': ('AssertionError', '', 1, 'AssertionError: no message. The notebook'),
+}
 
 @pytest.mark.parametrize('ename,evalue,status,says', cells.values(), ids=cells)
 def test_one_line_for_an_error_in_a_notebook(ename, evalue, status, says, papermill, call):
@@ -527,12 +574,26 @@ def test_a_kernel_that_dies(papermill, call):
     status, _, err = call(*train, '--name', 'x')
     assert (status, err.count('\n')) == (1, 1) and 'ended by itself, perhaps for lack of memory' in err
 
-numbers = {'--lr nan': 'lr is nan', '--lr inf': 'lr is inf', '--lr=-inf': 'lr is -inf', '--lr 1e999': 'lr is inf',
-           '--batch_size 1000000000000000000000000000000': 'batch_size is 1000', '--seed -99999999999999999999': 'seed is',
-           f'--batch_size {"7"*5000}': 'batch_size', '--batch_size 4.5': 'batch_size', '--batch_size four': "invalid int value: 'four'",
-           '--val_check_interval nan': 'val_check_interval is nan', '--batch_size=': 'batch_size', '--gpu_ids=': 'gpu_ids is',
-           '--experiments_dir=': 'experiments_dir is', '--dataset=': 'dataset is', '--person_inputs=': 'person_inputs is',
-           '--person_inputs': 'expected at least one argument', '--nothing 3': 'no option nothing', '--plugins=': 'plugin'}
+numbers = {
+    '--lr nan': 'lr is nan',
+    '--lr inf': 'lr is inf',
+    '--lr=-inf': 'lr is -inf',
+    '--lr 1e999': 'lr is inf',
+    '--batch_size 1000000000000000000000000000000': 'batch_size is 1000',
+    '--seed -99999999999999999999': 'seed is',
+    f'--batch_size {"7"*5000}': 'batch_size',
+    '--batch_size 4.5': 'batch_size',
+    '--batch_size four': "invalid int value: 'four'",
+    '--val_check_interval nan': 'val_check_interval is nan',
+    '--batch_size=': 'batch_size',
+    '--gpu_ids=': 'gpu_ids is',
+    '--experiments_dir=': 'experiments_dir is',
+    '--dataset=': 'dataset is',
+    '--person_inputs=': 'person_inputs is',
+    '--person_inputs': 'expected at least one argument',
+    '--nothing 3': 'no option nothing',
+    '--plugins=': 'plugin',
+}
 
 @pytest.mark.parametrize('args,says', numbers.items(), ids=[k[:30] for k in numbers])
 def test_values_that_cannot_work(args, says, papermill, refused, place):
@@ -540,11 +601,22 @@ def test_values_that_cannot_work(args, says, papermill, refused, place):
     assert written(place) == [] and not papermill.seen
 
 @pytest.mark.parametrize('args,says', {
-    'sample out --n_frames 999999999999999999999': 'n_frames is', 'sample out --seed nan': 'invalid int value',
-    'bench --seconds nan': 'seconds is nan', 'bench --seconds inf': 'seconds is inf', 'bench --budget=-inf': 'budget is -inf',
-    'sweep s.yaml --jobs 0': 'jobs is 0', 'sweep s.yaml --jobs many': 'invalid int value', 'demo --seed 99999999999999999999': 'seed is',
-    'walk': "invalid choice: 'walk'", '': 'COMMAND', 'runs --sort': 'expected one argument', 'rerun': 'NAME',
-    'rerun x': 'no such run', 'export': 'checkpoint', 'runs --json --csv': 'not allowed with'}.items())
+    'sample out --n_frames 999999999999999999999': 'n_frames is',
+    'sample out --seed nan': 'invalid int value',
+    'bench --seconds nan': 'seconds is nan',
+    'bench --seconds inf': 'seconds is inf',
+    'bench --budget=-inf': 'budget is -inf',
+    'sweep s.yaml --jobs 0': 'jobs is 0',
+    'sweep s.yaml --jobs many': 'invalid int value',
+    'demo --seed 99999999999999999999': 'seed is',
+    'walk': "invalid choice: 'walk'",
+    '': 'COMMAND',
+    'runs --sort': 'expected one argument',
+    'rerun': 'NAME',
+    'rerun x': 'no such run',
+    'export': 'checkpoint',
+    'runs --json --csv': 'not allowed with',
+}.items())
 def test_other_commands(args, says, refused, place):
     (place/'experiments').mkdir()
     (place/'s.yaml').write_text('model: warp')
@@ -567,10 +639,15 @@ def shell(line, cwd, **env):
 
 def _quoted(word): return "'" + word.replace("'", "'\\''") + "'"
 
-streams = {'stdout closed': ('shineon runs >&-', 0, b''), 'stderr closed': ('shineon runs hat 2>&-', 2, b''),
-           'all closed': ('shineon runs hat <&- >&- 2>&-', 2, b''), 'a full disk': ('shineon runs > /dev/full', 2, b'the disk is full'),
-           'stderr full': ('shineon runs hat 2> /dev/full', 2, b''), 'ascii': ('LC_ALL=C PYTHONUTF8=0 PYTHONIOENCODING=ascii '
-           'shineon runs', 0, b''), 'few files': ('ulimit -n 30; shineon train --model warp --name x', 2, b'only 30 files')}
+streams = {
+    'stdout closed': ('shineon runs >&-', 0, b''),
+    'stderr closed': ('shineon runs hat 2>&-', 2, b''),
+    'all closed': ('shineon runs hat <&- >&- 2>&-', 2, b''),
+    'a full disk': ('shineon runs > /dev/full', 2, b'the disk is full'),
+    'stderr full': ('shineon runs hat 2> /dev/full', 2, b''),
+    'ascii': ('LC_ALL=C PYTHONUTF8=0 PYTHONIOENCODING=ascii ' 'shineon runs', 0, b''),
+    'few files': ('ulimit -n 30; shineon train --model warp --name x', 2, b'only 30 files'),
+}
 
 @pytest.mark.parametrize('line,status,says', streams.values(), ids=streams)
 def test_streams_and_limits(line, status, says, tmp_path):
@@ -601,7 +678,8 @@ def test_a_sweep_is_told_three_times(tmp_path):
     "The run takes its time to save; nobody kills it"
     (tmp_path/'slow.py').write_text(slow)
     (tmp_path/'s.yaml').write_text('model: warp\nruns: [{name: a}, {name: b}]\n')
-    code = ('import sys; from shineon.cli import main, sweep; sweep._command = lambda n, f: [sys.executable, "slow.py"]; '
+    code = ('import sys; from shineon.cli import main, sweep; '
+            'sweep._command = lambda n, f: [sys.executable, "slow.py"]; '
             'sys.argv[1:] = ["sweep", "s.yaml"]; sys.exit(main.main())')
     with subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True, start_new_session=True) as p:

@@ -316,8 +316,9 @@ def test_page_of_any_names(dressed, measured, tmp_path):
     page = compare_report(folders, dressed/'truth', named, tmp_path/'page', n_cases=1, log=lambda *_: None)
     read = Page(page.read_text(encoding='utf8').replace('<!doctype html>', ''))
     videos = [unquote(a['src']) for a,_ in read.of('video')]
-    assert [text for _,text in read.of('h3')] == [visible(k, keep='\n') for k in sorted(ids)]
-    assert [v.removeprefix('videos/').removesuffix('.mp4') for v in videos] == [file_name(k) for k in sorted(ids)]
+    shown = sorted(os.fsencode(k).decode('utf8', 'backslashreplace') for k in ids)
+    assert [text for _,text in read.of('h3')] == [visible(k, keep='\n') for k in shown]
+    assert [v.removeprefix('videos/').removesuffix('.mp4') for v in videos] == [file_name(k) for k in shown]
     assert [id_of(file_name(k)) for k in ids] == ids
     assert sorted(videos) == [f for f in files(tmp_path/'page') if f.startswith('videos/')]
     assert [text for _,text in read.of('h1')] == [' against '.join(visible(m, keep='\n') for m in methods)]

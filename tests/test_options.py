@@ -284,6 +284,7 @@ def run(set_up, files, tmp_path):
     def run(notebook, **params):
         an_earlier_run(tmp_path/params.get('experiments_dir', 'experiments')/'taken')
         options = dict(vvt_dataroot=files['vvt'], name='x') | base[notebook] | params
+        if notebook == 'tryon': options.setdefault('result_dir', f'results_of_{options.get("experiments_dir", "x")}')
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
             names = set_up(notebook, **{k: path_of(v) for k,v in options.items()})

@@ -127,7 +127,7 @@ def check_results(folder, pairs, formats, fps=25.):
             assert (video_info(file)['height'], video_info(file)['width']) == (128,64)
             assert video_info(file)['fps'] == pytest.approx(fps, rel=.02)
     made = {p.name for p in folder.rglob('*') if p.is_file()}
-    wanted = {'contact_sheet.png', 'contact_sheet.mp4', 'contact_sheet.gif'}
+    wanted = {'contact_sheet.png', 'contact_sheet.mp4', 'contact_sheet.gif', 'run.json'}
     wanted |= {f'{c.stem}.{o}' for c,_ in pairs for o in formats if o != 'png'}
     wanted |= {f'{c.name}.FOR.{f.name}' for c,v in pairs for f in v.frames if 'png' in formats}
     assert made == wanted # and nothing else, no temporary file either

@@ -6,7 +6,7 @@
 __all__ = ['run_notebooks', 'plugin_notebooks', 'run_notebook', 'trains', 'train_notebook', 'registered', 'Option',
            'parameter_cell', 'read_options', 'default_options', 'network_option', 'fill_names', 'option_value',
            'no_option', 'check_params', 'load_asked', 'preset_files', 'read_yaml', 'read_preset', 'preset_help',
-           'handling', 'KernelSignals', 'StopOnce', 'one_line', 'user_error', 'system_error', 'OnlyWaiting', 'execute']
+           'handling', 'KernelSignals', 'StopOnce', 'one_line', 'user_error', 'system_error', 'execute']
 
 # %% ../../nbs/cli/80_notebooks.ipynb #45a69b7b
 import ast, difflib, errno, json, logging, math, os, re, resource, shutil, signal, sys, tempfile, threading, time
@@ -138,7 +138,8 @@ def _options(notebook, changed): # of a notebook that was changed then
 # %% ../../nbs/cli/80_notebooks.ipynb #b9b736b1
 def _option(node, lines): # the option that an assignment defines; its comment follows it
     type_, default = ast.unparse(node.annotation), ast.literal_eval(node.value)
-    comment = lines[node.end_lineno-1][node.end_col_offset:].strip(' #')
+    line = lines[node.end_lineno-1].encode() # offsets count bytes
+    comment = line[node.end_col_offset:].decode().strip(' #')
     headings = [l.lstrip('# ') for l in lines[:node.lineno] if l.startswith('#')]
     return Option(node.target.id, type_, default, comment, headings[-1] if headings else 'options')
 
@@ -293,14 +294,14 @@ def read_yaml(
     try: values = load_yaml(data)
     except yaml.YAMLError as e:
         what = getattr(e, 'problem', None) or str(e)
-        raise OptionError('this is no YAML', f'{path}{_line_of(e)} ({what})', advice) from None
+        raise OptionError('this is no YAML', f'{path}{_line_of(e, data)} ({what})', advice) from None
     if not isinstance(values, dict): raise OptionError('no names with values', path, advice)
     return values
 
 # %% ../../nbs/cli/80_notebooks.ipynb #513e34e3
-def _line_of(e): # where the error is, if it says
-    mark = getattr(e, 'problem_mark', None)
-    return f', line {mark.line+1}' if mark else ''
+def _line_of(e, data): # where the error is in a text, if it says
+    mark = getattr(e, 'problem_mark', None) # at the end of a text it may be behind the last line
+    return f', line {min(mark.line + 1, len(data.splitlines()))}' if mark else ''
 
 # %% ../../nbs/cli/80_notebooks.ipynb #b62cffd0
 def read_preset(
@@ -360,17 +361,16 @@ def __call__(self:KernelSignals, number, frame):
 
 # %% ../../nbs/cli/80_notebooks.ipynb #dfa28228
 @patch
-def _tell(self:KernelSignals): # the kernel, until it has ended
-    number = self.received[0]
+def _tell(self:KernelSignals): # the kernel, as soon as it listens; again if it goes on all the same
     while not self.ended.is_set():
-        dies = number == signal.SIGTERM and not _catches(self.kernel.pid, number)
-        self.kernel.send_signal(signal.SIGINT if dies else number)
-        self.ended.wait(10) # seconds
+        heard = [n for n in (self.received[0], signal.SIGINT) if _catches(self.kernel.pid, n)]
+        if heard: self.kernel.send_signal(heard[0])
+        self.ended.wait(60 if heard else .1) # seconds
 
 # %% ../../nbs/cli/80_notebooks.ipynb #3c9c5aae
 def _catches(pid, number): # does this process wait for this signal?
     try: mask = re.search(r'^SigCgt:\s*(\w+)', Path(f'/proc/{pid}/status').read_text(), re.M)[1]
-    except (OSError, TypeError): return False # a system that does not tell
+    except (OSError, TypeError): return number == signal.SIGINT # a system that does not tell
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 # %% ../../nbs/cli/80_notebooks.ipynb #deefa992
@@ -438,6 +438,7 @@ _system = { # name of an error -> what is wrong, what to do
     'EEXIST': ('there is already something of this name', 'Choose another one'),
     'ENAMETOOLONG': ('this name is too long', 'Use a shorter one'),
     'ELOOP': ('these links lead in a circle', 'Check the path'),
+    'EPIPE': ('nobody reads on where this is written', 'Try again'),
     'EMFILE': ('too many files are open at a time', 'Allow more (ulimit -n 4096), or lower workers'),
     'ENFILE': ('too many files are open on this machine', 'Close other programs'),
     'ENOMEM': ('not enough memory', 'Close other programs, or allow more (ulimit -v)')}
@@ -492,12 +493,12 @@ def _record(folder): # of the run that lies there; `None` where there is none
 
 # %% ../../nbs/cli/80_notebooks.ipynb #5ee451f9
 def _put_down(hidden, folder, name, before): # an executed notebook, into the folder that had this record before
-    place, now = folder/f'{name}.ipynb', _record(folder)
-    if not hidden.exists(): return place
-    folder.mkdir(parents=True, exist_ok=True)
-    if before is not None and now == before: place = folder/f'{name}.failed.ipynb'
-    elif before is not None and place.exists(): place.rename(_numbered(place))
-    shutil.move(hidden, place)
+    place, opened = folder/f'{name}.ipynb', before is None or _record(folder) != before
+    if opened and before is not None and place.exists(): place.rename(_numbered(place))
+    if not opened: place = folder/f'{name}.failed.ipynb'
+    if hidden.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(hidden, place)
     return place
 
 # %% ../../nbs/cli/80_notebooks.ipynb #cc489866
@@ -523,7 +524,7 @@ def _kernels(signals, own): # the class of our kernels' managers; `own`: a folde
     return Kernels
 
 # %% ../../nbs/cli/80_notebooks.ipynb #573f49b5
-class OnlyWaiting:
+class _OnlyWaiting:
     "A stream for runs that are to be silent: what such a run waits for is told all the same"
     def write(self, text:str): # what the notebook printed
         if text.startswith('waiting for '): sys.stderr.write(text)
@@ -550,7 +551,7 @@ def _papermill(source, out, params, signals): # execute, and show what the log l
     level = log_level(params.get('loglevel', 'info'))
     with tempfile.TemporaryDirectory(prefix='shineon-', ignore_cleanup_errors=True) as own:
         papermill.execute_notebook(_as_it_is(source), _as_it_is(out), params, kernel_name='python3', progress_bar=False,
-            stdout_file=sys.stdout if level <= logging.INFO else OnlyWaiting(),
+            stdout_file=sys.stdout if level <= logging.INFO else _OnlyWaiting(),
             stderr_file=sys.stderr if level <= logging.WARNING else None, start_timeout=300, # seconds
             on_cell_start=signals.cell_begins, kernel_manager_class=_kernels(signals, own),
             extra_arguments=['--IPKernelApp.ignore_cwd=True', '--IPKernelApp.log_level=CRITICAL']) # no remarks

@@ -9,13 +9,14 @@ __all__ = ['visible_gpus', 'process_environment', 'PatientProcesses', 'find_faul
 import logging, os, signal, sys, tempfile, time
 from pathlib import Path
 
-import torch, yaml
+import torch
 from fastcore.basics import patch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, SubprocessContext
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from .notebooks import check_params, default_options, handling
 from ..core.errors import OptionError, ShineOnError, Stopped
+from ..core.text import yaml_text
 from ..core.plugins import python_command
 
 # %% ../../nbs/cli/81_processes.ipynb #6a72336f
@@ -144,7 +145,7 @@ def launch(
     environments = {i: process_environment(ids, i, port) for i in range(len(ids))}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/'options.yaml'
-        file.write_text(yaml.safe_dump(values, allow_unicode=True), encoding='utf8')
+        file.write_text(yaml_text(values), encoding='utf8')
         python, *words = python_command('from shineon.cli.main import main; sys.exit(main())')
         command = *words, 'run', name, file
         logs = DefaultLogsSpecs(folder, redirects=Std.ERR)

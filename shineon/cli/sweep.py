@@ -10,7 +10,6 @@ import hashlib, math, os, re, signal, subprocess, tempfile, time
 from itertools import product
 from pathlib import Path
 
-import yaml
 from fastcore.basics import patch
 
 from .notebooks import check_params, default_options, handling, load_asked, network_option
@@ -20,6 +19,7 @@ from ..core.errors import DataError, OptionError, at_least
 from ..core.files import file_name, held, regular_file
 from ..core.plugins import python_command
 from ..core.run_folder import run_place
+from ..core.text import yaml_text
 
 # %% ../../nbs/cli/83_sweep.ipynb #61adebc8
 _most = 10_000 # runs of a sweep
@@ -158,7 +158,7 @@ def start_run(
     jobs:int=1, # runs at a time, which share the processors
 ) -> tuple[subprocess.Popen,Path]: # the process, and the run's folder
     "Start a run in a process of its own"
-    file.write_text(yaml.safe_dump(params, allow_unicode=True), encoding='utf8')
+    file.write_text(yaml_text(params), encoding='utf8')
     folder = run_place(params['name'], params.get('experiments_dir', 'experiments'))
     folder.mkdir(parents=True, exist_ok=True)
     output = folder/'output.txt'
@@ -305,6 +305,7 @@ def sweep(
     "Run all that is not finished yet, several at a time"
     at_least(1, jobs=jobs)
     planned = plan(name, notebook, options, grid, runs)
+    for p in planned: to_do(notebook, p) # before anything is written
     with held(_lock(name, notebook, options or {}), f'the sweep {name}'), tempfile.TemporaryDirectory() as folder:
         going = Jobs(notebook, planned, jobs)
         going.leave_out()

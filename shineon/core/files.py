@@ -133,13 +133,18 @@ def _fits(names, pattern): # parts of a path, parts of a pattern
     if pattern[0] != '**': return fnmatchcase(names[0], pattern[0]) and _fits(names[1:], pattern[1:])
     return _fits(names, pattern[1:]) or _fits(names[1:], pattern)
 
+# %% ../../nbs/core/08_files.ipynb #5d92e82f
+def _unreadable(e): # what is not seen is not taken for nothing
+    what = f'this folder cannot be read ({reason(e)})'
+    raise OptionError(what, e.filename, 'Change its rights, or choose another place')
+
 # %% ../../nbs/core/08_files.ipynb #e39f1176
 def files_in(
     folder:Path, # any
 ) -> list[str]: # paths from the folder on, with `/`, sorted; folders that are empty too
     "Everything in a folder; links are not followed"
     found = []
-    for place,folders,files in os.walk(folder):
+    for place,folders,files in os.walk(folder, onerror=_unreadable):
         links = [n for n in folders if os.path.islink(os.path.join(place, n))]
         empty = [] if folders or files or place == str(folder) else ['']
         found += [os.path.join(place, n) for n in [*files, *links, *empty]]
@@ -163,7 +168,7 @@ def refuse_strangers(
     raise OptionError(f'this {what} also holds {some}', folder, 'Move these files away, or choose another place')
 
 # %% ../../nbs/core/08_files.ipynb #3048e627
-_held = {} # path -> open file
+_held = {} # path -> open file; was its folder made for it?
 
 # %% ../../nbs/core/08_files.ipynb #17667faa
 def _said(file): # what a lock's text says; {} for any other text
@@ -191,9 +196,12 @@ def _try_lock(path): # -> open file, or what the text of the other one says
         os.close(file) # its holder has just thrown it away
 
 # %% ../../nbs/core/08_files.ipynb #baac5784
-def _unlock(path, file):
-    Path(path).unlink(missing_ok=True)
+def _unlock(path, file, made=False): # `made`: its folder was made for it, and goes if nothing else is there
+    path.unlink(missing_ok=True)
     os.close(file)
+    if not made: return
+    try: path.parent.rmdir()
+    except OSError: pass
 
 # %% ../../nbs/core/08_files.ipynb #8d8a0f2c
 def _parents(): # numbers of the processes that this one works for, itself among them
@@ -216,6 +224,7 @@ def hold(
     "Be the only writer until this process ends, or releases it; `OptionError` where another one is"
     path = Path(path).resolve()
     if path in _held: return
+    made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     file, said = _lock_or_wait(path, 0)
     child = path.with_name(f'{path.name}.child')
@@ -229,7 +238,7 @@ def hold(
     if file is None or elsewhere: raise _refusal(path, what, said)
     os.ftruncate(file, 0)
     os.pwrite(file, json.dumps(dict(pid=os.getpid(), host=os.uname().nodename, time=time.time())).encode(), 0)
-    _held[path] = file
+    _held[path] = file, made
 
 # %% ../../nbs/core/08_files.ipynb #a6ee7cc8
 def _lock_or_wait(path, patience): # as `_try_lock`
@@ -256,7 +265,7 @@ def release(
     "Let others write; nothing happens where this process does not hold the lock"
     path = Path(path).resolve()
     for p in (path, path.with_name(f'{path.name}.child')):
-        if p in _held: _unlock(p, _held.pop(p))
+        if p in _held: _unlock(p, *_held.pop(p))
 
 # %% ../../nbs/core/08_files.ipynb #3f76ab6f
 @contextmanager
@@ -326,14 +335,16 @@ def check_writable(
 # %% ../../nbs/core/08_files.ipynb #7104467d
 import yaml
 
-_Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader) # seven times as fast where it is there
+def _loader(text): # libyaml's is seven times as fast, where it is there; it reads no halves of characters
+    halves = re.search(r'\\u[dD][89a-fA-F]', text)
+    return yaml.SafeLoader if halves else getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
 # %% ../../nbs/core/08_files.ipynb #52b9dd23
 def _nested(text, most): # are there brackets or blocks within each other, more than so many?
     columns = max(map(len, text.splitlines()), default=0) # a block within another begins further right, or is its list
     if text.count('[') + text.count('{') + 2*columns <= most: return False
     depth = 0
-    for e in yaml.parse(text, Loader=_Loader):
+    for e in yaml.parse(text, Loader=_loader(text)):
         depth += isinstance(e, yaml.CollectionStartEvent) - isinstance(e, yaml.CollectionEndEvent)
         if depth > most: return True
     return False
@@ -362,7 +373,7 @@ def load_yaml(
     try:
         text = text.decode('utf8') if isinstance(text, bytes) else text
         if _nested(text, 1000): raise yaml.YAMLError('too many brackets or blocks within each other')
-        loader = _Loader(text)
+        loader = _loader(text)(text)
         node = loader.get_single_node()
         if node is None: return None
         if _count(node, {}) > most: raise yaml.YAMLError(f'it stands for more than {most:,} values')

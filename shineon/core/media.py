@@ -175,13 +175,48 @@ _only_frames = dict(max_pixels=str(_most_pixels)) # for decoders
 _only_files = dict(protocol_whitelist='file', format_whitelist=_containers) | _only_frames
 _most_frames, _write_anew = 2**22, 'Write or copy it anew' # two days at 25 frames a second
 
+# %% ../../nbs/core/04_media.ipynb #7fe596db
+def _outer_parts(file, size): # contents of the outermost parts of an MP4 file, but for media; none of other files
+    at = 0
+    for _ in range(2**20):
+        file.seek(at)
+        head = file.read(16)
+        n, kind = int.from_bytes(head[:4], 'big'), head[4:8]
+        if n < 2: n = int.from_bytes(head[8:], 'big') if n else size - at # a long part, or the last one
+        if n < 8 or not kind.isalnum(): return
+        file.seek(at)
+        if kind not in (b'mdat', b'free', b'skip', b'wide'): yield file.read(min(n, _most_tables + 1))
+        at += n
+    raise ValueError('it has a million parts')
+
+# %% ../../nbs/core/04_media.ipynb #391ce1cf
+_most_tables = 2**26 # bytes of an outermost part: tables of a million samples have about 20 MB
+
+def _claims(part, size): # does a table of this part claim more than a file of this size can hold?
+    number = lambda i: int.from_bytes(part[i:i+4], 'big')
+    for name,bytes_each,count in ((b'stsz', 8, 12), (b'trun', None, 8)): # where these numbers stand, from the name on
+        at = part.find(name)
+        while at >= 0:
+            each = number(at + bytes_each) if bytes_each else 1
+            if each*number(at + count) > 2*size: return True # old sound may have two samples a byte
+            at = part.find(name, at + 4)
+    return b'cmov' in part # packed tables, of the last century
+
+# %% ../../nbs/core/04_media.ipynb #2a9a1770
+def _check_tables(path, size): # `DataError` for a video whose tables claim what cannot be
+    with open(path, 'rb') as file:
+        odd = any(len(part) > _most_tables or _claims(part, size) for part in _outer_parts(file, size))
+    if odd: raise DataError('this video is broken (its tables claim more than it holds)', path, _write_anew)
+
 # %% ../../nbs/core/04_media.ipynb #2f5f8e72
 @contextmanager
 def _opened(path):
     "A video for reading; `DataError` for one that is missing or broken"
     import av
-    if not regular_file(path, 'video'): raise DataError('this video is broken (it is empty)', path, _write_anew)
+    size = regular_file(path, 'video')
+    if not size: raise DataError('this video is broken (it is empty)', path, _write_anew)
     try:
+        _check_tables(path, size)
         with av.open(f'file:{path}', options=_only_files, metadata_errors='replace') as file:
             if not file.streams.video: raise DataError('this file has no pictures', path)
             file.streams.video[0].codec_context.options = _only_frames

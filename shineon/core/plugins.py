@@ -8,6 +8,7 @@ __all__ = ['plugin_source', 'load_plugin', 'load_plugins', 'python_command']
 # %% ../../nbs/core/07_plugins.ipynb #2a177061
 import os, sys
 from contextlib import contextmanager
+from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -28,8 +29,8 @@ def plugin_source(
     return '\n\n'.join(c for c in cells if c.lstrip().startswith('#| export'))
 
 # %% ../../nbs/core/07_plugins.ipynb #e71a3c24
-def _run_file(path): # -> the module; its name is made of the file's, so that two runs of it are one module
-    name = f'shineon_plugin_{path.stem}'
+def _run_file(path): # -> the module; its name is made of the file's place, so that two runs of it are one module
+    name = f'shineon_plugin_{path.stem}_{sha256(os.fsencode(path.resolve())).hexdigest()[:8]}'
     module = module_from_spec(spec_from_loader(name, loader=None, origin=str(path)))
     module.__file__ = str(path)
     sys.modules[name] = module # dataclasses and pickles look their module up

@@ -19,7 +19,8 @@ from fastcore.basics import patch
 import shineon
 
 from .errors import DataError, OptionError, replacing
-from .files import file_name, hold, lock_beside, read_limited, refuse_strangers, release
+from .files import file_name, hold, load_yaml, lock_beside, read_limited, refuse_strangers, release
+from .text import yaml_text
 
 # %% ../../nbs/core/02_run_folder.ipynb #50c32f7f
 def collect_params(
@@ -127,8 +128,8 @@ def goes_on(
 
 # %% ../../nbs/core/02_run_folder.ipynb #d00028a9
 _run_files = ['params.yaml', 'environment.json', 'metrics.json', 'output.txt', 'parts/**', # of every run
-              'checkpoints/*.pt', 'tensorboard/**', # of training
-              'tables/*', 'results/**', 'report/**', # of try-ons, evaluations, comparisons
+              'checkpoints/*.pt', 'checkpoints/*.pt.left', 'tensorboard/**', # of training
+              'tables/*', 'results/**', 'report/**', '.report.*', '.report.*/**', # of try-ons, evaluations, comparisons
               'sample/**', 'noise/**', 'dark/**'] # of trials
 
 def own_files(
@@ -220,7 +221,7 @@ def write_params(
     "Write `params.yaml`: what ran, and what was asked where that differs"
     differing = {k: v for k,v in (asked or {}).items() if k not in params or params[k] != v}
     said = params | dict(asked=differing) if differing else params
-    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    text = yaml_text(said)
     with replacing(folder/'params.yaml') as f: f.write_text(text, encoding='utf8')
 
 # %% ../../nbs/core/02_run_folder.ipynb #d811e7c3
@@ -230,8 +231,8 @@ def read_params(
     "Options of a run, from its `params.yaml`; `DataError` where that is damaged"
     file = folder/'params.yaml'
     if not os.path.lexists(file): raise FileNotFoundError(file)
-    try: params = yaml.safe_load(read_limited(file, 2**20))
-    except Exception: params = None # a damaged file can raise anything
+    try: params = load_yaml(read_limited(file, 2**20))
+    except (DataError, yaml.YAMLError): params = None
     asked = params.pop('asked', {}) if isinstance(params, dict) else None
     if isinstance(asked, dict): return params, params | asked
     raise DataError('params.yaml is damaged', folder, 'Remove the folder, or choose another --name')

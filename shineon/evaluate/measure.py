@@ -314,7 +314,7 @@ def add(self:FrameMeter,
     "Measure these frames"
     sample = dict(frames=frames) if truth is None else dict(frames=frames, truth=truth)
     values = measure_sample(self.pairs, sample, self.protocol, self.networks)
-    for k,v in values.items(): self.values[k] += v.tolist()
+    for k,v in values.items(): self.values[k] += [x if x == x else None for x in v.tolist()] # NaN: there is none
     before = frames[:0] if self.last is None else self.last
     before = torch.cat([before, frames])[:-1]
     self.last, skip = frames[-1:], len(frames) - len(before)
@@ -448,7 +448,8 @@ def add_warp(self:MethodFigures,
     sample:dict[str,Tensor], # `grid`, `true_grid`, `mask`, `true_mask`, of one frame
 ):
     "Measure a warp"
-    for k,v in measure_sample(self.metrics, sample).items(): self.warps[method][k].append(v.item())
+    for k,v in measure_sample(self.metrics, sample).items():
+        if not v.isnan(): self.warps[method][k].append(v.item()) # a frame in which no garment is seen has none
 
 # %% ../../nbs/evaluate/63_measure.ipynb #844a628f
 @patch(as_prop=True)

@@ -14,9 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import cv2
-import numpy as np, torch
+import numpy as np
+from torch import Tensor
 
-from ..core.archives import check_archive, check_pickle
+from ..core.archives import torch_contents
 from ..core.errors import CheckpointError, OptionError, replacing
 from ..core.files import read_limited, reading
 from .metrics import METRICS, Metric
@@ -257,14 +258,11 @@ def load_arrays(
 # %% ../../nbs/evaluate/61_protocols.ipynb #5948ef5d
 def load_tensors(
     w:Weights, # a file of `torch.save`
-) -> dict: # its state dict
+) -> dict[str,Tensor]: # its state dict
     "The tensors of a torch file, without running anything in it"
-    check_pickle(w.data, w.name)
-    if w.data[:2] == b'PK': check_archive(io.BytesIO(w.data), w.name)
-    try:
-        d = torch.load(io.BytesIO(w.data), map_location='cpu', weights_only=True)
-        return {re.sub('^module[.]', '', k): v.detach() for k,v in d.get('state_dict', d).items()}
-    except Exception as e:
+    d = torch_contents(w.data, w.name)
+    try: return {re.sub('^module[.]', '', k): v.detach() for k,v in d.get('state_dict', d).items()}
+    except (AttributeError, TypeError) as e:
         raise CheckpointError(f'no file of tensors ({type(e).__name__})', w.name, 'Fetch it anew') from e
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #b99e4740

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['random_state', 'set_random_state', 'ResumableLearner', 'TrainingState', 'go_on', 'SaveCheckpoints',
-           'newest_checkpoint', 'find_checkpoint']
+           'newest_checkpoint', 'find_checkpoint', 'leave_later']
 
 # %% ../../nbs/train/45_checkpoints.ipynb #276d9a96
 import math, random, shutil
@@ -201,6 +201,21 @@ def _check_training(state, where): # of a checkpoint: is it a training state, at
     if whole and place['batch'] <= place['n_iter']: return
     raise CheckpointError('the training state in this checkpoint is damaged', where, _with_weights)
 
+# %% ../../nbs/train/45_checkpoints.ipynb #fad49c05
+def _shapes(state): # of a network's weights
+    return {k: tuple(v.shape) for k,v in state.items()} if isinstance(state, dict) else None
+
+# %% ../../nbs/train/45_checkpoints.ipynb #c89f2fbf
+def _refuse_other_networks(learn, state, path): # of a run with other options
+    kept = {cb.name: state['callbacks'].get(cb.name) for cb in training_callbacks(learn)}
+    theirs = {'generator': state['generator']}
+    for s in kept.values():
+        if isinstance(s, dict): theirs |= s.get('critics', {})
+    for name,network in trained_networks(learn).items():
+        if _shapes(network.state_dict()) == _shapes(theirs.get(name)): continue
+        do = 'Go on with the options that it was begun with, or begin a new run from it with --weights'
+        raise OptionError(f'the {name} network of this checkpoint is another one than these options make', path, do)
+
 # %% ../../nbs/train/45_checkpoints.ipynb #353a5f2d
 def go_on(
     learn:Learner, # a new one, with the options of the run that was stopped, and a `TrainingState`
@@ -214,6 +229,7 @@ def go_on(
     if before != n:
         do = 'Go on with the same data, batch size and number of devices, or begin a new run from it with --weights'
         raise OptionError(f'the run of this checkpoint has {before} batches an epoch, and this one {n}', path, do)
+    _refuse_other_networks(learn, state, path)
     _state_of(learn).load_state_dict(state)
     _state_of(learn).source = path
 
@@ -304,3 +320,17 @@ def find_checkpoint(
     said = f'going on from {found}' if found else f'no checkpoint in {folder} yet: this run begins at the beginning'
     print(said, flush=True)
     return found
+
+# %% ../../nbs/train/45_checkpoints.ipynb #7e17918b
+def leave_later(
+    start:Path, # checkpoint that a run goes on from
+):
+    "Rename checkpoints beside it that are further: `NAME.pt.left` (first process only)"
+    if process_number()[0]: return
+    done = read_checkpoint(start, mmap=True)['more']['step']
+    for f in start.parent.glob('[!.]*.pt'):
+        try: step = read_checkpoint(f, mmap=True)['more'].get('step')
+        except CheckpointError: continue # it is named where checkpoints are looked for
+        if not isinstance(step, int) or step <= done: continue
+        f.rename(f.with_name(f'{f.name}.left'))
+        print(f'{f.name} is of a later step, and is now called {f.name}.left', flush=True)

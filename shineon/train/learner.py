@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import OptionError, at_least # shineon before fastai
-from ..core.run_folder import close_run, gpu_numbers, open_run, process_number, run_folder, set_aside
+from ..core.run_folder import close_run, goes_on, gpu_numbers, open_run, process_number, run_folder, set_aside
 from ..data.clips import ClipReader
 from ..data.layouts import Layout, Video, check_videos, layout_root, split_videos
 from ..data.loaders import n_batches
@@ -22,7 +22,8 @@ from ..models.networks import NETWORKS
 from .board import Board
 from .callback import (LossTerm, TextLogger, TrainingCallback, ValidateWithin, WarpCloth,
                                     precision_callbacks, prepared, training_callbacks, trial_options)
-from .checkpoints import ResumableLearner, SaveCheckpoints, TrainingState, find_checkpoint, go_on
+from .checkpoints import (ResumableLearner, SaveCheckpoints, TrainingState, find_checkpoint, go_on,
+                                       leave_later)
 from .compile import compile_blocks
 from .distributed import AverageGradients, SumMetrics, barrier, check_backend, join
 from .guards import StopAtNaN, StopOnSignal, guarded
@@ -262,6 +263,7 @@ def run_training(
     try_out(learn, compile)
     if start: go_on(learn, start)
     open_run(folder, options, device, asked=asked, notebook=notebook, **device_facts(device))
+    if start and goes_on(folder, str(start)): leave_later(start)
     begun = time.time()
     scores = fit_schedule(learn)
     return scores | dict(seconds=round(time.time() - begun, 1))

@@ -54,6 +54,8 @@ def distinct_pairs(
     found = {}
     for cloth,video in pairs:
         if video.id in _other_files: raise DataError('results have a file of this name', video.id, 'Rename the video')
+        unclear = [f.name for f in video.frames if '.FOR.' in f.name] # in a result's name it parts garment and frame
+        if unclear: raise DataError('a name of a frame cannot hold .FOR.', unclear[0], 'Rename the frame')
         name = _folded(video.id), _folded(Path(cloth).stem)
         other_cloth, other = found.setdefault(name, (cloth, video))
         if other.id == video.id and Path(other_cloth).resolve() == Path(cloth).resolve(): continue
