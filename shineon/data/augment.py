@@ -20,13 +20,14 @@ from ..core.media import read_picture
 from .frame_files import FILES
 from .labels import LIP, clothes_ids, coco_names, densepose_names, lip_ids, lip_names, swap_sides
 
-# %% ../../nbs/data/17_augment.ipynb #a4154755
+# %% ../../nbs/data/17_augment.ipynb #7656473d
 def mirror_picture(
     array:np.ndarray, # `(h w [c])`
     width:int, # of the frame
 ) -> np.ndarray: # of the mirrored frame
     "Columns in reverse order"
-    return array[:,::-1]
+    import cv2 # late: only who augments loads it
+    return cv2.flip(array, 1) if array.dtype.char in 'BHhifd' else array[:,::-1]
 
 # %% ../../nbs/data/17_augment.ipynb #48511877
 def _other_side(names): # of labels, joints or parts -> table `(256)`
@@ -37,14 +38,16 @@ def _other_side(names): # of labels, joints or parts -> table `(256)`
 # %% ../../nbs/data/17_augment.ipynb #6e28080d
 _lip, _part, _joint = (_other_side(names) for names in (lip_names, densepose_names, coco_names))
 
-# %% ../../nbs/data/17_augment.ipynb #4dda1547
-def _mirror_parse(parse, width): return _lip[parse[:,::-1]]
+# %% ../../nbs/data/17_augment.ipynb #4bffe6af
+def _mirror_parse(parse, width):
+    import cv2 # late: only who augments loads it
+    return cv2.LUT(mirror_picture(parse, width), _lip)
 
-# %% ../../nbs/data/17_augment.ipynb #701628ca
+# %% ../../nbs/data/17_augment.ipynb #e0158792
 def _mirror_iuv(iuv, width): # U and V stay: see `mirror_densepose` of the representations
-    iuv = iuv[:,::-1].copy()
-    iuv[...,0] = _part[iuv[...,0]]
-    return iuv
+    import cv2 # late: only who augments loads it
+    same = np.arange(256, dtype=np.uint8)
+    return cv2.LUT(mirror_picture(iuv, width), np.stack([_part, same, same], -1)[None])
 
 # %% ../../nbs/data/17_augment.ipynb #c3b3a656
 def _mirror_joints(joints, width): # `(18 3)`; a joint that was not found stays as it is
@@ -53,8 +56,11 @@ def _mirror_joints(joints, width): # `(18 3)`; a joint that was not found stays 
     joints[found,0] = width - 1 - joints[found,0]
     return joints
 
-# %% ../../nbs/data/17_augment.ipynb #ed063b23
-def _mirror_flow(flow, width): return flow[:,::-1]*np.float32([-1,1])
+# %% ../../nbs/data/17_augment.ipynb #1c729538
+def _mirror_flow(flow, width):
+    flow = mirror_picture(flow, width)
+    flow[...,0] *= -1
+    return flow
 
 # %% ../../nbs/data/17_augment.ipynb #363d28e4
 class Affine:
@@ -96,13 +102,14 @@ def labels(self:Affine,
     "Move labels, which are never blended; 0 outside"
     return self._warped(pic, blend=False, edge=False)
 
-# %% ../../nbs/data/17_augment.ipynb #d77cd514
+# %% ../../nbs/data/17_augment.ipynb #28a4e27e
 @patch
 def flow(self:Affine,
     flow:np.ndarray, # `(h w 2)`, pixels
 ) -> np.ndarray: # of the moved frame
     "Move optical flow; its vectors turn and grow with the picture"
-    return self._warped(flow, blend=True, edge=True) @ self.linear.T.astype(np.float32)
+    import cv2 # late: only who augments loads it
+    return cv2.transform(self._warped(flow, blend=True, edge=True), self.linear)
 
 # %% ../../nbs/data/17_augment.ipynb #e3eeb657
 @patch
@@ -138,31 +145,42 @@ class Colours:
         luma = np.array([.299, .587, .114])
         self.matrix = ((1 + saturation)*np.eye(3) - saturation*luma) @ _turn_of_hue(hue)
 
-# %% ../../nbs/data/17_augment.ipynb #d7f68800
+# %% ../../nbs/data/17_augment.ipynb #a52b7682
 @patch
 def picture(self:Colours,
     pics:np.ndarray, # `(n h w 3)`, uint8
 ) -> np.ndarray: # likewise
     "Change the colours of pictures"
     import cv2 # late: only who augments loads it
-    rows = cv2.LUT(pics.reshape(-1, *pics.shape[-2:]), self.table) # (n*h w 3)
-    return cv2.transform(rows, self.matrix).reshape(pics.shape)
+    return cv2.transform(cv2.LUT(_rows(pics), self.table), self.matrix).reshape(pics.shape)
 
-# %% ../../nbs/data/17_augment.ipynb #68c77459
+# %% ../../nbs/data/17_augment.ipynb #a923f77c
+def _rows(pics): return pics.reshape(-1, *pics.shape[-2:]) # `(n h w c)` -> `(n*h w c)`, one picture for OpenCV
+
+# %% ../../nbs/data/17_augment.ipynb #0849c54d
 @patch
 def on_white(self:Colours,
     pics:np.ndarray, # product photos, `(n h w 3)`, uint8
 ) -> np.ndarray: # likewise
     "Change the colours of a garment on white: its mask stays"
-    ground = (pics >= self.white).all(-1, keepdims=True)
-    out = self.picture(pics)
-    lost = (out >= self.white).all(-1, keepdims=True) # these would count as ground
-    return np.where(ground, pics, np.where(lost, np.uint8(self.white - 1), out))
+    import cv2 # late: only who augments loads it
+    before, after = _rows(pics), _rows(self.picture(pics))
+    ground, lost = (cv2.inRange(p, (self.white,)*3, (255,)*3) for p in (before, after))
+    after[lost > 0] = self.white - 1 # these would count as ground
+    return cv2.copyTo(before, ground, after).reshape(pics.shape)
 
-# %% ../../nbs/data/17_augment.ipynb #3a4fa05a
-_over_body = clothes_ids + lip_ids('jumpsuits scarf')
-_under_belly = lip_ids('pants skirt')
+# %% ../../nbs/data/17_augment.ipynb #8e68d62e
+def _table(ids): # of labels: 1 for these
+    return np.isin(np.arange(256), ids).astype(np.uint8)
 
+# %% ../../nbs/data/17_augment.ipynb #f52ccbaa
+_over_body, _under_belly = _table(clothes_ids + lip_ids('jumpsuits scarf')), _table(lip_ids('pants skirt'))
+
+def _labelled(parse, table):
+    import cv2 # late: only who augments loads it
+    return cv2.LUT(parse, table).view(bool)
+
+# %% ../../nbs/data/17_augment.ipynb #4423bb7f
 def _box(face): # top, bottom, left, right of a mask
     rows, cols = np.flatnonzero(face.any(1)), np.flatnonzero(face.any(0))
     return rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
@@ -184,13 +202,13 @@ def _like_face(image, face, around): # more like the face's colour than like tha
     skin, ground = (np.median(image[m], 0) for m in (face, around))
     return ((image - skin)**2).sum(-1) < ((image - ground)**2).sum(-1)
 
-# %% ../../nbs/data/17_augment.ipynb #3bec7931
+# %% ../../nbs/data/17_augment.ipynb #122dd55f
 def neck(
     image:np.ndarray, # frame, `(h w 3)`, uint8
     parse:np.ndarray, # LIP labels, `(h w)`
 ) -> np.ndarray: # `(h w)`, bool: nowhere, where the parse has the neck
     "What lies between face and clothes and has no label"
-    face, clothes = parse == LIP['face'], np.isin(parse, _over_body)
+    face, clothes = parse == LIP['face'], _labelled(parse, _over_body)
     if not face.any(): return face
     top, bottom, left, right = _box(face)
     height, width, centre = bottom - top, right - left, (left + right)/2
@@ -205,7 +223,7 @@ def neck(
     found = box & _enclosed(clothes) | under & (abs(x - centre) < .3*width)
     return found | box & _like_face(image.astype(np.float32), face, around) if around.any() else found
 
-# %% ../../nbs/data/17_augment.ipynb #de0cfa05
+# %% ../../nbs/data/17_augment.ipynb #b37ad2c1
 def person_mask(
     image:np.ndarray, # frame, `(h w 3)`, uint8
     parse:np.ndarray, # LIP labels, `(h w)`
@@ -213,7 +231,7 @@ def person_mask(
 ) -> np.ndarray: # `(h w)`, float32: 1 on the person, 0 off it, between them at the edge
     "Where the person is, neck and belly included, with a soft edge"
     import cv2 # late: only who augments loads it
-    upper, lower = np.isin(parse, _over_body), np.isin(parse, _under_belly)
+    upper, lower = _labelled(parse, _over_body), _labelled(parse, _under_belly)
     person = (parse > 0) | neck(image, parse) | _columns_between(parse, upper, lower, len(parse)/8)
     if densepose is not None: person |= densepose[...,0] > 0
     return cv2.GaussianBlur(person.astype(np.float32), (0,0), len(parse)/256)
@@ -309,7 +327,7 @@ def _moved(self:Augmentation, arrays, size): # of the garment nothing moves: its
     ways = {k: partial(way_of(k).move, affine) for k in arrays if FILES[k].of == 'person'}
     return arrays | {k: _each(way, arrays[k]) for k,way in ways.items()}
 
-# %% ../../nbs/data/17_augment.ipynb #e041b911
+# %% ../../nbs/data/17_augment.ipynb #ed86a2f5
 @patch
 def _elsewhere(self:Augmentation, arrays, size): # before another background
     if not self.background: return arrays
@@ -321,8 +339,14 @@ def _elsewhere(self:Augmentation, arrays, size): # before another background
     masks = np.stack(masks)[...,None] # (n h w 1)
     behind = background(self.background, self.seed, size).astype(np.float32)
     placed = dict(image=(behind + (image - behind)*masks + .5).astype(np.uint8))
-    if 'flow' in arrays: placed['flow'] = arrays['flow']*(masks > .5) # the background stands still
+    if 'flow' in arrays: placed['flow'] = _still(arrays['flow'], masks < .5)
     return arrays | placed
+
+# %% ../../nbs/data/17_augment.ipynb #4efcf7d9
+def _still(flow, where): # flow that is zero in some places
+    flow = flow.copy()
+    flow[where[...,0]] = 0
+    return flow
 
 # %% ../../nbs/data/17_augment.ipynb #c9cefa0c
 @patch
