@@ -684,7 +684,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'shineon.data.augment._pictures_in': ('data/augment.html#_pictures_in', 'shineon/data/augment.py'),
                                       'shineon.data.augment._plain': ('data/augment.html#_plain', 'shineon/data/augment.py'),
                                       'shineon.data.augment._rows': ('data/augment.html#_rows', 'shineon/data/augment.py'),
-                                      'shineon.data.augment._still': ('data/augment.html#_still', 'shineon/data/augment.py'),
                                       'shineon.data.augment._table': ('data/augment.html#_table', 'shineon/data/augment.py'),
                                       'shineon.data.augment._turn_of_hue': ('data/augment.html#_turn_of_hue', 'shineon/data/augment.py'),
                                       'shineon.data.augment.background': ('data/augment.html#background', 'shineon/data/augment.py'),
