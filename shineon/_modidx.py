@@ -667,6 +667,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'shineon/data/augment.py'),
                                       'shineon.data.augment.Way': ('data/augment.html#way', 'shineon/data/augment.py'),
                                       'shineon.data.augment._box': ('data/augment.html#_box', 'shineon/data/augment.py'),
+                                      'shineon.data.augment._colour_of': ('data/augment.html#_colour_of', 'shineon/data/augment.py'),
                                       'shineon.data.augment._columns_between': ( 'data/augment.html#_columns_between',
                                                                                  'shineon/data/augment.py'),
                                       'shineon.data.augment._each': ('data/augment.html#_each', 'shineon/data/augment.py'),

@@ -1,6 +1,4 @@
 "Augmentation: what is refused, what stays as it was, the same for any number of workers, necks of real parses"
-from pathlib import Path
-
 import numpy as np, pytest, torch
 from shineon.core.errors import DataError, OptionError
 from shineon.core.media import read_picture
@@ -21,7 +19,7 @@ refused = {
     'a frame of no size': (dict(augment_scale=1.), OptionError, 'augment_scale is 1.0'),
     'more than round': (dict(augment_rotate=360), OptionError, 'augment_rotate is 360. Give a number from 0 to 180'),
     'light that turns over': (dict(augment_colour=.6), OptionError, 'augment_colour is 0.6'),
-    'no such folder': (dict(augment_background=1, background_dir='nowhere'), DataError, 'no pictures in background_dir'),
+    'no such folder': (dict(augment_background=1, background_dir='nowhere'), DataError, 'no pictures in background'),
     'no such folder, not needed': (dict(background_dir='nowhere'), DataError, 'nowhere'),
 }
 
@@ -110,7 +108,8 @@ class Drawn:
     def __len__(self): return self.n
     def __getitem__(self, i):
         change = self.augment(self.epoch, i)
-        return dict(i=i, values=torch.tensor([change.scale, change.rotate, *change.shift, change.hue]), seed=change.seed)
+        values = torch.tensor([change.scale, change.rotate, *change.shift, change.hue])
+        return dict(i=i, values=values, seed=change.seed)
 
 def drawn(workers, bs=2, seed=3, epoch=0, skip=0):
     "Clip -> what happens to it, as a loader of so many workers gives it"

@@ -134,7 +134,8 @@ def overwrite(at, text):
 
 damages = {
     'cut in half': cut(200_000), 'without its last byte': cut(-1), 'empty': cut(0), 'a byte': cut(1),
-    'zeros': lambda p: p.write_bytes(bytes(p.stat().st_size)), 'of another program': lambda p: p.write_bytes(b'\x89PNG'*999),
+    'zeros': lambda p: p.write_bytes(bytes(p.stat().st_size)),
+    'of another program': lambda p: p.write_bytes(b'\x89PNG'*999),
     'a changed pixel': overwrite(5, b'\x01\x02'), 'a changed header': overwrite(-90, b'7'),
     'a changed length': overwrite(-20, b'\xff'*8), 'a page of zeros': overwrite(40_960, bytes(4096)),
     'longer': lambda p: p.write_bytes(p.read_bytes() + b'\n'),
@@ -278,8 +279,8 @@ def test_a_photo_that_cannot_be_read_says_so_each_time(tmp_path):
 def test_shards_need_no_sources(broken, tmp_path):
     import shutil
     videos, reader = vvt_videos(broken), Reader(tmp_path/'cache')
-    options = dict(size=list(size), scale=1.)
-    made = write_shards(tmp_path/'shards', videos, lambda v: (reader.frames(v), reader.garment(v)), dict(options, kinds=kinds), most=1)
+    make, options = lambda v: (reader.frames(v), reader.garment(v)), dict(size=list(size), scale=1., kinds=kinds)
+    made = write_shards(tmp_path/'shards', videos, make, options, most=1)
     wanted = [reader.sources(v, 1, 3) for v in videos]
     assert [p.name for p in made] == ['00000.tar', '00001.tar', '00002.tar']
     shutil.rmtree(broken)
@@ -302,4 +303,4 @@ def test_arrays_of_several_shapes_are_refused(tmp_path):
     from shineon.data.cache import write_arrays
     frames = [dict(a=np.zeros((2,2))), dict(a=np.zeros((2,3)))]
     with pytest.raises(DataError, match='those before it'): write_arrays(tmp_path/'x', 2, frames, {})
-    with pytest.raises(DataError, match='not a whole file'): Arrays(mapped(tmp_path/'x') if (tmp_path/'x').stat().st_size else b'', tmp_path/'x')
+    with pytest.raises(DataError, match='not a whole file'): Arrays(mapped(tmp_path/'x'), tmp_path/'x')

@@ -157,7 +157,7 @@ def picture(self:Colours,
 # %% ../../nbs/data/17_augment.ipynb #a923f77c
 def _rows(pics): return pics.reshape(-1, *pics.shape[-2:]) # `(n h w c)` -> `(n*h w c)`, one picture for OpenCV
 
-# %% ../../nbs/data/17_augment.ipynb #0849c54d
+# %% ../../nbs/data/17_augment.ipynb #52bd65f9
 @patch
 def on_white(self:Colours,
     pics:np.ndarray, # product photos, `(n h w 3)`, uint8
@@ -165,7 +165,8 @@ def on_white(self:Colours,
     "Change the colours of a garment on white: its mask stays"
     import cv2 # late: only who augments loads it
     before, after = _rows(pics), _rows(self.picture(pics))
-    ground, lost = (cv2.inRange(p, (self.white,)*3, (255,)*3) for p in (before, after))
+    white = (self.white,)*3, (255,)*3 # from, to
+    ground, lost = cv2.inRange(before, *white), cv2.inRange(after, *white)
     after[lost > 0] = self.white - 1 # these would count as ground
     return cv2.copyTo(before, ground, after).reshape(pics.shape)
 
@@ -197,13 +198,21 @@ def _columns_between(parse, above, below, most): # free pixels under `above`, ov
     end = (below & (y >= start)).argmax(0)
     return (parse == 0) & (y >= start) & (y < end) & (end - start <= most)
 
-# %% ../../nbs/data/17_augment.ipynb #7803b3cc
+# %% ../../nbs/data/17_augment.ipynb #d4fbaa93
+def _colour_of(image, where): # median of each third pixel there; None where there is none
+    pixels = image[::3,::3][where[::3,::3]]
+    return np.median(pixels, 0) if len(pixels) else None
+
+# %% ../../nbs/data/17_augment.ipynb #8fa2f4ae
 def _like_face(image, where, face, around): # of some places: those of the face's colour rather than the surroundings'
-    found, (skin, ground) = where.copy(), (np.median(image[m][::8], 0) for m in (face, around))
-    found[where] = image[where] @ (ground - skin) < (ground @ ground - skin @ skin)/2 # nearer to `skin`
+    skin, ground = _colour_of(image, face), _colour_of(image, around)
+    if skin is None or ground is None: return where & False
+    half_way = (ground @ ground - skin @ skin)/2
+    found = where.copy()
+    found[where] = image[where] @ (ground - skin) < half_way
     return found
 
-# %% ../../nbs/data/17_augment.ipynb #40325e10
+# %% ../../nbs/data/17_augment.ipynb #784c2ddc
 def neck(
     image:np.ndarray, # frame, `(h w 3)`, uint8
     parse:np.ndarray, # LIP labels, `(h w)`
@@ -218,13 +227,13 @@ def neck(
     if under[:,abs(x[0] - centre) < .1*width].mean(1).sum() < height/32: return face & False
     clothes &= y >= (top + bottom)/2
     first = clothes.argmax(0)*clothes.any(0) # row of the first clothes in each column
-    box = (parse == 0) & (y >= (top + bottom)/2) & (y < first)
-    box &= (first < bottom + 1.2*height) & (x >= left - width/2) & (x < right + width/2)
+    box = (parse == 0) & (y >= (top + bottom)/2) & (y < first) & (first < bottom + 1.2*height)
+    box &= abs(x - centre) < width
     around = (parse == 0) & ~box & (y < bottom + 1.2*height)
     found = box & _enclosed(clothes) | under & (abs(x - centre) < .3*width)
-    return found | _like_face(image, box, face, around) if around.any() else found
+    return found | _like_face(image, box, face, around)
 
-# %% ../../nbs/data/17_augment.ipynb #b37ad2c1
+# %% ../../nbs/data/17_augment.ipynb #edc2276e
 def person_mask(
     image:np.ndarray, # frame, `(h w 3)`, uint8
     parse:np.ndarray, # LIP labels, `(h w)`
@@ -233,7 +242,8 @@ def person_mask(
     "Where the person is, neck and belly included, with a soft edge"
     import cv2 # late: only who augments loads it
     upper, lower = _labelled(parse, _over_body), _labelled(parse, _under_belly)
-    person = (parse > 0) | neck(image, parse) | _columns_between(parse, upper, lower, len(parse)/8)
+    belly = _columns_between(parse, upper, lower, len(parse)/8)
+    person = (parse > 0) | neck(image, parse) | belly
     if densepose is not None: person |= densepose[...,0] > 0
     return cv2.GaussianBlur(person.astype(np.float32), (0,0), len(parse)/256)
 
@@ -328,7 +338,7 @@ def _moved(self:Augmentation, arrays, size): # of the garment nothing moves: its
     ways = {k: partial(way_of(k).move, affine) for k in arrays if FILES[k].of == 'person'}
     return arrays | {k: _each(way, arrays[k]) for k,way in ways.items()}
 
-# %% ../../nbs/data/17_augment.ipynb #e3116893
+# %% ../../nbs/data/17_augment.ipynb #f7e43d9e
 @patch
 def _elsewhere(self:Augmentation, arrays, size): # before another background
     if not self.background: return arrays
@@ -339,10 +349,12 @@ def _elsewhere(self:Augmentation, arrays, size): # before another background
     parts = arrays['densepose'] if 'densepose' in arrays else [None]*n
     masks = [person_mask(*frame) for frame in zip(image, arrays['parse'], parts)]
     behind = background(self.background, self.seed, size)
-    placed = dict(image=np.stack([cv2.blendLinear(i, behind, m, 1 - m) for i,m in zip(image, masks)]))
-    if 'flow' not in arrays: return arrays | placed
-    inside = [(m > .5).view(np.uint8) for m in masks] # the background stands still
-    return arrays | placed | dict(flow=np.stack([cv2.copyTo(f, m) for f,m in zip(arrays['flow'], inside)]))
+    placed = [cv2.blendLinear(i, behind, m, 1 - m) for i,m in zip(image, masks)]
+    arrays = dict(arrays, image=np.stack(placed))
+    if 'flow' not in arrays: return arrays
+    persons = [(m > .5).view(np.uint8) for m in masks] # the background stands still
+    flow = [cv2.copyTo(f, m) for f,m in zip(arrays['flow'], persons)]
+    return dict(arrays, flow=np.stack(flow))
 
 # %% ../../nbs/data/17_augment.ipynb #c9cefa0c
 @patch
@@ -398,7 +410,7 @@ class Augment:
     def grounds(self): # what may stand behind people
         return _pictures_in(self.background_dir) or list(_grounds)
 
-# %% ../../nbs/data/17_augment.ipynb #44d419df
+# %% ../../nbs/data/17_augment.ipynb #6e82b3bd
 @patch
 def draw(self:Augment,
     rng:np.random.Generator, # source of chance
@@ -411,8 +423,8 @@ def draw(self:Augment,
     place['shift'] = self.augment_shift*x, self.augment_shift*y
     light = dict(brightness=brightness, contrast=.8*contrast, saturation=saturation, hue=hue/2)
     ground = self.grounds[int(which*len(self.grounds))] if elsewhere < self.augment_background else ''
-    return Augmentation(mirror < self.augment_mirror, **place, **light, background=ground,
-                        seed=int(rng.integers(2**32)), white=self.cloth_mask_threshold)
+    behind = dict(background=ground, seed=int(rng.integers(2**32)))
+    return Augmentation(mirror < self.augment_mirror, **place, **light, **behind, white=self.cloth_mask_threshold)
 
 # %% ../../nbs/data/17_augment.ipynb #81ffee33
 @patch
