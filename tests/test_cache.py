@@ -304,3 +304,60 @@ def test_arrays_of_several_shapes_are_refused(tmp_path):
     frames = [dict(a=np.zeros((2,2))), dict(a=np.zeros((2,3)))]
     with pytest.raises(DataError, match='those before it'): write_arrays(tmp_path/'x', 2, frames, {})
     with pytest.raises(DataError, match='not a whole file'): Arrays(mapped(tmp_path/'x'), tmp_path/'x')
+
+# readers of clips
+
+def read_clips(vvt, **how):
+    from shineon.data.clips import ClipReader, Clips
+    inputs = ['agnostic', 'cocopose', 'densepose', 'flow']
+    reader = ClipReader(inputs, fine_height=128, fine_width=64, **how)
+    return Clips(vvt_videos(vvt), reader, 3)
+
+def equal(a, b): return set(a) == set(b) and all(np.array_equal(a[k], b[k]) for k in a)
+
+@pytest.fixture
+def decoded(monkeypatch):
+    "Names of the picture files that were decoded"
+    from shineon.core import media
+    names, decode = [], media._decode_fast
+    def counted(data, mode):
+        names.append(len(data))
+        return decode(data, mode)
+    monkeypatch.setattr(media, '_decode_fast', counted)
+    return names
+
+def test_clips_from_the_cache_equal_those_from_files(vvt, tmp_path, decoded):
+    plain, cached = read_clips(vvt), read_clips(vvt, cache_dir=tmp_path)
+    assert all(equal(plain[i], cached[i]) for i in range(len(plain)))
+    decoded.clear()
+    again = read_clips(vvt, cache_dir=tmp_path)
+    clips = [again[i] for i in range(len(again))]
+    assert not decoded and equal(clips[5], plain[5])
+
+def test_a_product_photo_is_decoded_once_a_video(vvt, decoded):
+    clips = read_clips(vvt)
+    clips[0]; n = len(decoded); decoded.clear() # one frame: picture, parse, DensePose; photo
+    clips[0]
+    assert n == 4 and len(decoded) == 3
+    photos = [os.stat(v.cloth).st_size for v in clips.videos]
+    decoded.clear()
+    for i in range(len(clips)): clips[i]
+    assert sum(size in photos for size in decoded) == len(clips.videos) - 1
+
+def test_another_garment_is_not_that_of_the_cache(vvt, tmp_path):
+    plain, cached = read_clips(vvt), read_clips(vvt, cache_dir=tmp_path)
+    a, b = plain.videos[:2]
+    for _ in range(2): assert equal(plain.reader(a, 2, 2, cloth=b.cloth), cached.reader(a, 2, 2, cloth=b.cloth))
+
+def test_clips_from_shards(vvt, tmp_path):
+    from shineon.data.clips import Clips
+    plain = read_clips(vvt)
+    reader = plain.reader
+    make = lambda v: ((reader._frame(v, i) for i in range(len(v.frames))), reader._photos(v.cloth))
+    all_kinds = list(dict.fromkeys([*reader.kinds, *reader.cloth_kinds]))
+    how = dict(size=reader.size, scale=reader.scale)
+    write_shards(tmp_path/'shards', plain.videos, make, dict(how, kinds=all_kinds))
+    packed = read_clips(vvt).reader
+    packed.cache = Shards(tmp_path/'shards', all_kinds, **how)
+    clips = Clips(packed.cache.videos, packed, 3)
+    assert all(equal(plain[i], clips[i]) for i in range(len(plain)))

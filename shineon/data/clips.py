@@ -6,6 +6,7 @@
 __all__ = ['ClipReader', 'Clips']
 
 # %% ../../nbs/data/13_clips.ipynb #5bd793de
+from functools import partial
 from pathlib import Path
 
 import numpy as np, torch
@@ -13,6 +14,8 @@ from fastcore.basics import patch
 
 from ..core.errors import at_least
 from ..core.media import read_picture
+from .augment import Augment, Augmentation
+from .cache import Recent, VideoCache
 from .frame_files import FILES, ResizeCrop
 from .labels import INPUTS
 from .layouts import Video, needed_files
@@ -31,6 +34,7 @@ class ClipReader:
         flow_warp:bool=False, # read flow even if it is no input of the person
         warped:bool=False, # read warped garments from the layout's `warp_cloth_dir`
         training:bool=True, # cut the garment out of the frame as the warp's target
+        cache_dir:str='', # folder that keeps decoded videos; empty: none
     ):
         at_least(1, fine_height=fine_height, fine_width=fine_width)
         at_least(0, radius=radius)
@@ -39,6 +43,10 @@ class ClipReader:
         self.cloth_inputs = tuple(dict.fromkeys(['cloth', 'cloth_mask', *cloth_inputs])) # for losses, too
         self.size, self.scale, self.training = (fine_height, fine_width), image_scale, training
         self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold) # of the inputs
+        self.cloth_kinds = list(dict.fromkeys(k for n in self.cloth_inputs for k in INPUTS[n].files))
+        kinds = list(dict.fromkeys([*self.kinds, *self.cloth_kinds]))
+        self.recent = Recent()
+        self.cache = VideoCache(cache_dir, kinds, size=self.size, scale=self.scale) if cache_dir else None
 
 # %% ../../nbs/data/13_clips.ipynb #d8fe0c02
 def _pad_front(x, n): # frames `(m c h w)` -> `(n c h w)`, zeros first
@@ -53,11 +61,13 @@ def __call__(self:ClipReader,
     last:int, # number of the clip's last frame
     n:int=1, # frames of the clip
     cloth:Path|None=None, # product photo of another garment to try on; the video's own when not given
+    change:Augmentation|None=None, # what happens to all frames and the garment
 ) -> dict: # tensors `(n c h w)`, and the names `video` and `frame`
     "The clip of `n` frames that ends at frame `last`, zeros where that is before the video's start"
     numbers = range(max(last+1-n, 0), last+1)
-    parts = self._person([self._frame(video, i) for i in numbers])
-    parts |= self._cloth(cloth or video.cloth, len(numbers))
+    arrays = self._arrays(video, numbers, cloth or video.cloth)
+    if change: arrays = change.apply(arrays)
+    parts = self._person(arrays) | self._cloth(arrays, len(numbers))
     parts['valid'] = torch.ones(len(numbers), 1, 1, 1)
     clip = {k: _pad_front(x, n) for k,x in parts.items()}
     return clip | dict(video=video.id, frame=video.frames[last].name)
@@ -76,11 +86,34 @@ def _frame(self:ClipReader, video, i): # number of a frame -> kind of file -> ar
         else: raise kind.missing_error(files['image'], video.cloth)
     return arrays
 
+# %% ../../nbs/data/13_clips.ipynb #edbe8902
+@patch
+def _photos(self:ClipReader, photo): # path of a product photo -> kind of file -> array `(h w c)`
+    crop = ResizeCrop(self.size, *self.size)
+    find = {k: FILES[k].find(photo) for k in self.cloth_kinds}
+    return {k: self.recent(path, partial(FILES[k].load, crop=crop), k, self.size) for k,path in find.items()}
+
+# %% ../../nbs/data/13_clips.ipynb #5aee595d
+@patch
+def _packed(self:ClipReader, video, numbers): # the same as `_arrays`, from the cache; None where it has none
+    if not self.cache: return None
+    frames = lambda: (self._frame(video, i) for i in range(len(video.frames)))
+    return self.cache(video, numbers[0], numbers[-1] + 1, frames, partial(self._photos, video.cloth))
+
+# %% ../../nbs/data/13_clips.ipynb #08ad7374
+@patch
+def _arrays(self:ClipReader, video, numbers, photo): # kind of file -> `(n h w c)`, of the garment `(1 h w c)`
+    arrays = self._packed(video, numbers)
+    if arrays and photo == video.cloth: return arrays
+    if not arrays:
+        frames = [self._frame(video, i) for i in numbers]
+        arrays = {k: np.stack([f[k] for f in frames]) for k in frames[0]}
+    return arrays | {k: a[None] for k,a in self._photos(photo).items()}
+
 # %% ../../nbs/data/13_clips.ipynb #768c2c06
 @patch
-def _person(self:ClipReader, frames): # arrays of each frame -> tensors `(n c h w)` by name
-    arrays = {k: np.stack([f[k] for f in frames]) for k in frames[0]} # (n h w c)
-    files = {k: FILES[k].stack(a) for k,a in arrays.items()}
+def _person(self:ClipReader, arrays): # kind of file -> `(n ...)` -> tensors `(n c h w)` by name
+    files = {k: FILES[k].stack(a) for k,a in arrays.items() if FILES[k].of == 'person'}
     out = dict(image=files['image'])
     for n in self.person_inputs: out[n] = INPUTS[n].make(files, **self.options)
     if 'warped' in files: out |= self._warped(files['warped'])
@@ -96,27 +129,28 @@ def _warped(self:ClipReader, pics): # warped product photos `(n h w 3)`, bytes -
 
 # %% ../../nbs/data/13_clips.ipynb #fa71fc0a
 @patch
-def _cloth(self:ClipReader, photo, n): # path of the product photo -> its inputs, repeated for `n` frames
-    crop, files = ResizeCrop(self.size, *self.size), {}
-    for k in {k for name in self.cloth_inputs for k in INPUTS[name].files}:
-        array = FILES[k].load(FILES[k].find(photo), crop)
-        files[k] = FILES[k].stack(array[None])
+def _cloth(self:ClipReader, arrays, n): # kind of file -> `(1 ...)` -> the garment's inputs, repeated for `n` frames
+    files = {k: FILES[k].stack(arrays[k]) for k in self.cloth_kinds}
     made = {name: INPUTS[name].make(files, **self.options) for name in self.cloth_inputs}
     return {name: x.expand(n,-1,-1,-1) for name,x in made.items()}
 
 # %% ../../nbs/data/13_clips.ipynb #1447c805
 class Clips:
     "A data set with one clip ending at each frame of some videos"
+    epoch = 0 # its number: another augmentation for each
     def __init__(self,
         videos:list[Video], # from a layout
         reader:ClipReader, # how to read them
         n_frames_total:int=1, # frames of a clip
+        augment:Augment|None=None, # what may happen to clips, for training
     ):
         at_least(1, n_frames_total=n_frames_total)
-        self.videos, self.reader, self.n = videos, reader, n_frames_total
+        self.videos, self.reader, self.n, self.augment = videos, reader, n_frames_total, augment
         self.ends = np.cumsum([len(v.frames) for v in videos])
     def __len__(self): return int(self.ends[-1]) if len(self.ends) else 0
-    def __getitem__(self, i): return self.reader(*self.locate(i), n=self.n)
+    def __getitem__(self, i):
+        change = self.augment(self.epoch, i) if self.augment else None
+        return self.reader(*self.locate(i), n=self.n, change=change)
 
 # %% ../../nbs/data/13_clips.ipynb #745333be
 @patch

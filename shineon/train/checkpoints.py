@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..core.errors import CheckpointError, OptionError, replacing # shineon before fastai
 from ..core.run_folder import process_number
+from ..data.clips import Clips
 from ..data.loaders import ClipDL
 from ..models.files import read_checkpoint, save_model
 from .callback import (TrainingCallback, mixed_precision, network_to_save, trained_networks,
@@ -154,6 +155,7 @@ def before_train(self:TrainingState):
         if self.at[1]: self.learn.pct_train = given['place']['pct_train']
         self._take_up_gradients(given['waiting'])
     else: self.at = (self.epoch, 0)
+    if isinstance(dl.dataset, Clips): dl.dataset.epoch = self.epoch # before its workers are started
     self.shuffle = dl.rng.getstate()
 
 # %% ../../nbs/train/45_checkpoints.ipynb #3d45fb9b
