@@ -1,6 +1,4 @@
 "Augmentation: what is refused, what stays as it was, the same for any number of workers, necks of real parses"
-from pathlib import Path
-
 import numpy as np, pytest, torch
 from shineon.core.errors import DataError, OptionError
 from shineon.core.media import read_picture
@@ -21,7 +19,7 @@ refused = {
     'a frame of no size': (dict(augment_scale=1.), OptionError, 'augment_scale is 1.0'),
     'more than round': (dict(augment_rotate=360), OptionError, 'augment_rotate is 360. Give a number from 0 to 180'),
     'light that turns over': (dict(augment_colour=.6), OptionError, 'augment_colour is 0.6'),
-    'no such folder': (dict(augment_background=1, background_dir='nowhere'), DataError, 'no pictures in background_dir'),
+    'no such folder': (dict(augment_background=1, background_dir='nowhere'), DataError, 'no pictures in background'),
     'no such folder, not needed': (dict(background_dir='nowhere'), DataError, 'nowhere'),
 }
 
@@ -110,7 +108,8 @@ class Drawn:
     def __len__(self): return self.n
     def __getitem__(self, i):
         change = self.augment(self.epoch, i)
-        return dict(i=i, values=torch.tensor([change.scale, change.rotate, *change.shift, change.hue]), seed=change.seed)
+        values = torch.tensor([change.scale, change.rotate, *change.shift, change.hue])
+        return dict(i=i, values=values, seed=change.seed)
 
 def drawn(workers, bs=2, seed=3, epoch=0, skip=0):
     "Clip -> what happens to it, as a loader of so many workers gives it"
@@ -159,3 +158,48 @@ def test_all_of_a_real_person_stays(real):
         assert mask[parse == LIP['upper-clothes']].min(initial=1) > .2
         grown.append((mask > .5).sum()/max((parse > 0).sum(), 1))
     assert 1 < np.mean(grown) < 1.15 and max(grown) < 1.4, grown # a neck, not the wall
+
+# training
+
+def loaders(vvt, workers, cache_dir='', augment=None):
+    import random
+    from shineon.data.clips import ClipReader
+    from shineon.data.loaders import clip_loaders
+    random.seed(5)
+    reader = ClipReader(['agnostic', 'densepose', 'flow'], fine_height=128, fine_width=64, cache_dir=cache_dir)
+    videos = vvt_videos(vvt)
+    return clip_loaders(videos[:2], videos[2:], reader, 2, 2, workers, device='cpu', augment=augment)
+
+def by_clip(dl): # (video, frame) -> its tensors
+    clips = {}
+    for b,_ in dl:
+        for j,clip in enumerate(zip(b['video'], b['frame'])):
+            clips[clip] = {k: v[j] for k,v in b.items() if isinstance(v, torch.Tensor)}
+    return clips
+
+def same(a, b): return set(a) == set(b) and all(torch.equal(a[c][k], b[c][k]) for c in a for k in a[c])
+
+def test_training_sees_the_same_for_any_number_of_workers_with_and_without_cache(vvt, tmp_path):
+    augment = Augment(seed=3, **everything)
+    alone = loaders(vvt, 0, augment=augment)
+    seen = by_clip(alone.train)
+    assert not same(seen, by_clip(loaders(vvt, 0).train))
+    assert same(seen, by_clip(loaders(vvt, 2, augment=augment).train))
+    for _ in range(2): assert same(seen, by_clip(loaders(vvt, 2, tmp_path, augment).train))
+    assert same(by_clip(alone.valid), by_clip(loaders(vvt, 0).valid)) # validation is as it was filmed
+
+def test_each_epoch_has_its_own_also_after_a_stop(vvt):
+    from fastai.callback.core import Callback
+    from shineon.models.warp import WarpModule
+    from shineon.train.learner import tryon_learner
+    from shineon.train.losses import WarpLoss
+    epochs = []
+    class Note(Callback):
+        def before_batch(self):
+            if self.training: epochs.append((self.epoch, self.dls.train.dataset.epoch))
+    dls = loaders(vvt, 0, augment=Augment(augment_shift=.1))
+    model = WarpModule(person_inputs=['agnostic', 'densepose'], fine_height=128, fine_width=64, ngf=4)
+    learn = tryon_learner(dls, model, WarpLoss(), keep_epochs=2, decay_epochs=0, cbs=[Note()])
+    learn.first_epoch = 1 # as after a stop
+    with learn.no_bar(), learn.no_logging(): learn.fit(3)
+    assert epochs and all(a == b for a,b in epochs) and {a for a,_ in epochs} == {1, 2}

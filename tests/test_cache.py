@@ -134,7 +134,8 @@ def overwrite(at, text):
 
 damages = {
     'cut in half': cut(200_000), 'without its last byte': cut(-1), 'empty': cut(0), 'a byte': cut(1),
-    'zeros': lambda p: p.write_bytes(bytes(p.stat().st_size)), 'of another program': lambda p: p.write_bytes(b'\x89PNG'*999),
+    'zeros': lambda p: p.write_bytes(bytes(p.stat().st_size)),
+    'of another program': lambda p: p.write_bytes(b'\x89PNG'*999),
     'a changed pixel': overwrite(5, b'\x01\x02'), 'a changed header': overwrite(-90, b'7'),
     'a changed length': overwrite(-20, b'\xff'*8), 'a page of zeros': overwrite(40_960, bytes(4096)),
     'longer': lambda p: p.write_bytes(p.read_bytes() + b'\n'),
@@ -278,8 +279,8 @@ def test_a_photo_that_cannot_be_read_says_so_each_time(tmp_path):
 def test_shards_need_no_sources(broken, tmp_path):
     import shutil
     videos, reader = vvt_videos(broken), Reader(tmp_path/'cache')
-    options = dict(size=list(size), scale=1.)
-    made = write_shards(tmp_path/'shards', videos, lambda v: (reader.frames(v), reader.garment(v)), dict(options, kinds=kinds), most=1)
+    make, options = lambda v: (reader.frames(v), reader.garment(v)), dict(size=list(size), scale=1., kinds=kinds)
+    made = write_shards(tmp_path/'shards', videos, make, options, most=1)
     wanted = [reader.sources(v, 1, 3) for v in videos]
     assert [p.name for p in made] == ['00000.tar', '00001.tar', '00002.tar']
     shutil.rmtree(broken)
@@ -302,4 +303,61 @@ def test_arrays_of_several_shapes_are_refused(tmp_path):
     from shineon.data.cache import write_arrays
     frames = [dict(a=np.zeros((2,2))), dict(a=np.zeros((2,3)))]
     with pytest.raises(DataError, match='those before it'): write_arrays(tmp_path/'x', 2, frames, {})
-    with pytest.raises(DataError, match='not a whole file'): Arrays(mapped(tmp_path/'x') if (tmp_path/'x').stat().st_size else b'', tmp_path/'x')
+    with pytest.raises(DataError, match='not a whole file'): Arrays(mapped(tmp_path/'x'), tmp_path/'x')
+
+# readers of clips
+
+def read_clips(vvt, **how):
+    from shineon.data.clips import ClipReader, Clips
+    inputs = ['agnostic', 'cocopose', 'densepose', 'flow']
+    reader = ClipReader(inputs, fine_height=128, fine_width=64, **how)
+    return Clips(vvt_videos(vvt), reader, 3)
+
+def equal(a, b): return set(a) == set(b) and all(np.array_equal(a[k], b[k]) for k in a)
+
+@pytest.fixture
+def decoded(monkeypatch):
+    "Names of the picture files that were decoded"
+    from shineon.core import media
+    names, decode = [], media._decode_fast
+    def counted(data, mode):
+        names.append(len(data))
+        return decode(data, mode)
+    monkeypatch.setattr(media, '_decode_fast', counted)
+    return names
+
+def test_clips_from_the_cache_equal_those_from_files(vvt, tmp_path, decoded):
+    plain, cached = read_clips(vvt), read_clips(vvt, cache_dir=tmp_path)
+    assert all(equal(plain[i], cached[i]) for i in range(len(plain)))
+    decoded.clear()
+    again = read_clips(vvt, cache_dir=tmp_path)
+    clips = [again[i] for i in range(len(again))]
+    assert not decoded and equal(clips[5], plain[5])
+
+def test_a_product_photo_is_decoded_once_a_video(vvt, decoded):
+    clips = read_clips(vvt)
+    clips[0]; n = len(decoded); decoded.clear() # one frame: picture, parse, DensePose; photo
+    clips[0]
+    assert n == 4 and len(decoded) == 3
+    photos = [os.stat(v.cloth).st_size for v in clips.videos]
+    decoded.clear()
+    for i in range(len(clips)): clips[i]
+    assert sum(size in photos for size in decoded) == len(clips.videos) - 1
+
+def test_another_garment_is_not_that_of_the_cache(vvt, tmp_path):
+    plain, cached = read_clips(vvt), read_clips(vvt, cache_dir=tmp_path)
+    a, b = plain.videos[:2]
+    for _ in range(2): assert equal(plain.reader(a, 2, 2, cloth=b.cloth), cached.reader(a, 2, 2, cloth=b.cloth))
+
+def test_clips_from_shards(vvt, tmp_path):
+    from shineon.data.clips import Clips
+    plain = read_clips(vvt)
+    reader = plain.reader
+    make = lambda v: ((reader._frame(v, i) for i in range(len(v.frames))), reader._photos(v.cloth))
+    all_kinds = list(dict.fromkeys([*reader.kinds, *reader.cloth_kinds]))
+    how = dict(size=reader.size, scale=reader.scale)
+    write_shards(tmp_path/'shards', plain.videos, make, dict(how, kinds=all_kinds))
+    packed = read_clips(vvt).reader
+    packed.cache = Shards(tmp_path/'shards', all_kinds, **how)
+    clips = Clips(packed.cache.videos, packed, 3)
+    assert all(equal(plain[i], clips[i]) for i in range(len(plain)))

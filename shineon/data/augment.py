@@ -20,13 +20,14 @@ from ..core.media import read_picture
 from .frame_files import FILES
 from .labels import LIP, clothes_ids, coco_names, densepose_names, lip_ids, lip_names, swap_sides
 
-# %% ../../nbs/data/17_augment.ipynb #a4154755
+# %% ../../nbs/data/17_augment.ipynb #7656473d
 def mirror_picture(
     array:np.ndarray, # `(h w [c])`
     width:int, # of the frame
 ) -> np.ndarray: # of the mirrored frame
     "Columns in reverse order"
-    return array[:,::-1]
+    import cv2 # late: only who augments loads it
+    return cv2.flip(array, 1) if array.dtype.char in 'BHhifd' else array[:,::-1]
 
 # %% ../../nbs/data/17_augment.ipynb #48511877
 def _other_side(names): # of labels, joints or parts -> table `(256)`
@@ -37,14 +38,16 @@ def _other_side(names): # of labels, joints or parts -> table `(256)`
 # %% ../../nbs/data/17_augment.ipynb #6e28080d
 _lip, _part, _joint = (_other_side(names) for names in (lip_names, densepose_names, coco_names))
 
-# %% ../../nbs/data/17_augment.ipynb #4dda1547
-def _mirror_parse(parse, width): return _lip[parse[:,::-1]]
+# %% ../../nbs/data/17_augment.ipynb #4bffe6af
+def _mirror_parse(parse, width):
+    import cv2 # late: only who augments loads it
+    return cv2.LUT(mirror_picture(parse, width), _lip)
 
-# %% ../../nbs/data/17_augment.ipynb #701628ca
+# %% ../../nbs/data/17_augment.ipynb #e0158792
 def _mirror_iuv(iuv, width): # U and V stay: see `mirror_densepose` of the representations
-    iuv = iuv[:,::-1].copy()
-    iuv[...,0] = _part[iuv[...,0]]
-    return iuv
+    import cv2 # late: only who augments loads it
+    same = np.arange(256, dtype=np.uint8)
+    return cv2.LUT(mirror_picture(iuv, width), np.stack([_part, same, same], -1)[None])
 
 # %% ../../nbs/data/17_augment.ipynb #c3b3a656
 def _mirror_joints(joints, width): # `(18 3)`; a joint that was not found stays as it is
@@ -53,8 +56,11 @@ def _mirror_joints(joints, width): # `(18 3)`; a joint that was not found stays 
     joints[found,0] = width - 1 - joints[found,0]
     return joints
 
-# %% ../../nbs/data/17_augment.ipynb #ed063b23
-def _mirror_flow(flow, width): return flow[:,::-1]*np.float32([-1,1])
+# %% ../../nbs/data/17_augment.ipynb #1c729538
+def _mirror_flow(flow, width):
+    flow = mirror_picture(flow, width)
+    flow[...,0] *= -1
+    return flow
 
 # %% ../../nbs/data/17_augment.ipynb #363d28e4
 class Affine:
@@ -96,13 +102,14 @@ def labels(self:Affine,
     "Move labels, which are never blended; 0 outside"
     return self._warped(pic, blend=False, edge=False)
 
-# %% ../../nbs/data/17_augment.ipynb #d77cd514
+# %% ../../nbs/data/17_augment.ipynb #28a4e27e
 @patch
 def flow(self:Affine,
     flow:np.ndarray, # `(h w 2)`, pixels
 ) -> np.ndarray: # of the moved frame
     "Move optical flow; its vectors turn and grow with the picture"
-    return self._warped(flow, blend=True, edge=True) @ self.linear.T.astype(np.float32)
+    import cv2 # late: only who augments loads it
+    return cv2.transform(self._warped(flow, blend=True, edge=True), self.linear)
 
 # %% ../../nbs/data/17_augment.ipynb #e3eeb657
 @patch
@@ -138,31 +145,43 @@ class Colours:
         luma = np.array([.299, .587, .114])
         self.matrix = ((1 + saturation)*np.eye(3) - saturation*luma) @ _turn_of_hue(hue)
 
-# %% ../../nbs/data/17_augment.ipynb #d7f68800
+# %% ../../nbs/data/17_augment.ipynb #a52b7682
 @patch
 def picture(self:Colours,
     pics:np.ndarray, # `(n h w 3)`, uint8
 ) -> np.ndarray: # likewise
     "Change the colours of pictures"
     import cv2 # late: only who augments loads it
-    rows = cv2.LUT(pics.reshape(-1, *pics.shape[-2:]), self.table) # (n*h w 3)
-    return cv2.transform(rows, self.matrix).reshape(pics.shape)
+    return cv2.transform(cv2.LUT(_rows(pics), self.table), self.matrix).reshape(pics.shape)
 
-# %% ../../nbs/data/17_augment.ipynb #68c77459
+# %% ../../nbs/data/17_augment.ipynb #a923f77c
+def _rows(pics): return pics.reshape(-1, *pics.shape[-2:]) # `(n h w c)` -> `(n*h w c)`, one picture for OpenCV
+
+# %% ../../nbs/data/17_augment.ipynb #52bd65f9
 @patch
 def on_white(self:Colours,
     pics:np.ndarray, # product photos, `(n h w 3)`, uint8
 ) -> np.ndarray: # likewise
     "Change the colours of a garment on white: its mask stays"
-    ground = (pics >= self.white).all(-1, keepdims=True)
-    out = self.picture(pics)
-    lost = (out >= self.white).all(-1, keepdims=True) # these would count as ground
-    return np.where(ground, pics, np.where(lost, np.uint8(self.white - 1), out))
+    import cv2 # late: only who augments loads it
+    before, after = _rows(pics), _rows(self.picture(pics))
+    white = (self.white,)*3, (255,)*3 # from, to
+    ground, lost = cv2.inRange(before, *white), cv2.inRange(after, *white)
+    after[lost > 0] = self.white - 1 # these would count as ground
+    return cv2.copyTo(before, ground, after).reshape(pics.shape)
 
-# %% ../../nbs/data/17_augment.ipynb #3a4fa05a
-_over_body = clothes_ids + lip_ids('jumpsuits scarf')
-_under_belly = lip_ids('pants skirt')
+# %% ../../nbs/data/17_augment.ipynb #8e68d62e
+def _table(ids): # of labels: 1 for these
+    return np.isin(np.arange(256), ids).astype(np.uint8)
 
+# %% ../../nbs/data/17_augment.ipynb #f52ccbaa
+_over_body, _under_belly = _table(clothes_ids + lip_ids('jumpsuits scarf')), _table(lip_ids('pants skirt'))
+
+def _labelled(parse, table):
+    import cv2 # late: only who augments loads it
+    return cv2.LUT(parse, table).view(bool)
+
+# %% ../../nbs/data/17_augment.ipynb #4423bb7f
 def _box(face): # top, bottom, left, right of a mask
     rows, cols = np.flatnonzero(face.any(1)), np.flatnonzero(face.any(0))
     return rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
@@ -179,18 +198,27 @@ def _columns_between(parse, above, below, most): # free pixels under `above`, ov
     end = (below & (y >= start)).argmax(0)
     return (parse == 0) & (y >= start) & (y < end) & (end - start <= most)
 
-# %% ../../nbs/data/17_augment.ipynb #f619c31b
-def _like_face(image, face, around): # more like the face's colour than like that of the surroundings
-    skin, ground = (np.median(image[m], 0) for m in (face, around))
-    return ((image - skin)**2).sum(-1) < ((image - ground)**2).sum(-1)
+# %% ../../nbs/data/17_augment.ipynb #d4fbaa93
+def _colour_of(image, where): # median of each third pixel there; None where there is none
+    pixels = image[::3,::3][where[::3,::3]]
+    return np.median(pixels, 0) if len(pixels) else None
 
-# %% ../../nbs/data/17_augment.ipynb #3bec7931
+# %% ../../nbs/data/17_augment.ipynb #8fa2f4ae
+def _like_face(image, where, face, around): # of some places: those of the face's colour rather than the surroundings'
+    skin, ground = _colour_of(image, face), _colour_of(image, around)
+    if skin is None or ground is None: return where & False
+    half_way = (ground @ ground - skin @ skin)/2
+    found = where.copy()
+    found[where] = image[where] @ (ground - skin) < half_way
+    return found
+
+# %% ../../nbs/data/17_augment.ipynb #784c2ddc
 def neck(
     image:np.ndarray, # frame, `(h w 3)`, uint8
     parse:np.ndarray, # LIP labels, `(h w)`
 ) -> np.ndarray: # `(h w)`, bool: nowhere, where the parse has the neck
     "What lies between face and clothes and has no label"
-    face, clothes = parse == LIP['face'], np.isin(parse, _over_body)
+    face, clothes = parse == LIP['face'], _labelled(parse, _over_body)
     if not face.any(): return face
     top, bottom, left, right = _box(face)
     height, width, centre = bottom - top, right - left, (left + right)/2
@@ -199,13 +227,13 @@ def neck(
     if under[:,abs(x[0] - centre) < .1*width].mean(1).sum() < height/32: return face & False
     clothes &= y >= (top + bottom)/2
     first = clothes.argmax(0)*clothes.any(0) # row of the first clothes in each column
-    box = (parse == 0) & (y >= (top + bottom)/2) & (y < first)
-    box &= (first < bottom + 1.2*height) & (x >= left - width/2) & (x < right + width/2)
+    box = (parse == 0) & (y >= (top + bottom)/2) & (y < first) & (first < bottom + 1.2*height)
+    box &= abs(x - centre) < width
     around = (parse == 0) & ~box & (y < bottom + 1.2*height)
     found = box & _enclosed(clothes) | under & (abs(x - centre) < .3*width)
-    return found | box & _like_face(image.astype(np.float32), face, around) if around.any() else found
+    return found | _like_face(image, box, face, around)
 
-# %% ../../nbs/data/17_augment.ipynb #de0cfa05
+# %% ../../nbs/data/17_augment.ipynb #edc2276e
 def person_mask(
     image:np.ndarray, # frame, `(h w 3)`, uint8
     parse:np.ndarray, # LIP labels, `(h w)`
@@ -213,8 +241,9 @@ def person_mask(
 ) -> np.ndarray: # `(h w)`, float32: 1 on the person, 0 off it, between them at the edge
     "Where the person is, neck and belly included, with a soft edge"
     import cv2 # late: only who augments loads it
-    upper, lower = np.isin(parse, _over_body), np.isin(parse, _under_belly)
-    person = (parse > 0) | neck(image, parse) | _columns_between(parse, upper, lower, len(parse)/8)
+    upper, lower = _labelled(parse, _over_body), _labelled(parse, _under_belly)
+    belly = _columns_between(parse, upper, lower, len(parse)/8)
+    person = (parse > 0) | neck(image, parse) | belly
     if densepose is not None: person |= densepose[...,0] > 0
     return cv2.GaussianBlur(person.astype(np.float32), (0,0), len(parse)/256)
 
@@ -309,20 +338,23 @@ def _moved(self:Augmentation, arrays, size): # of the garment nothing moves: its
     ways = {k: partial(way_of(k).move, affine) for k in arrays if FILES[k].of == 'person'}
     return arrays | {k: _each(way, arrays[k]) for k,way in ways.items()}
 
-# %% ../../nbs/data/17_augment.ipynb #e041b911
+# %% ../../nbs/data/17_augment.ipynb #f7e43d9e
 @patch
 def _elsewhere(self:Augmentation, arrays, size): # before another background
     if not self.background: return arrays
     if 'parse' not in arrays:
         raise OptionError('augment_background needs the parse of each frame', do='Give an input that is made of it')
+    import cv2 # late: only who augments loads it
     n, image = len(arrays['image']), arrays['image']
     parts = arrays['densepose'] if 'densepose' in arrays else [None]*n
     masks = [person_mask(*frame) for frame in zip(image, arrays['parse'], parts)]
-    masks = np.stack(masks)[...,None] # (n h w 1)
-    behind = background(self.background, self.seed, size).astype(np.float32)
-    placed = dict(image=(behind + (image - behind)*masks + .5).astype(np.uint8))
-    if 'flow' in arrays: placed['flow'] = arrays['flow']*(masks > .5) # the background stands still
-    return arrays | placed
+    behind = background(self.background, self.seed, size)
+    placed = [cv2.blendLinear(i, behind, m, 1 - m) for i,m in zip(image, masks)]
+    arrays = dict(arrays, image=np.stack(placed))
+    if 'flow' not in arrays: return arrays
+    persons = [(m > .5).view(np.uint8) for m in masks] # the background stands still
+    flow = [cv2.copyTo(f, m) for f,m in zip(arrays['flow'], persons)]
+    return dict(arrays, flow=np.stack(flow))
 
 # %% ../../nbs/data/17_augment.ipynb #c9cefa0c
 @patch
@@ -378,7 +410,7 @@ class Augment:
     def grounds(self): # what may stand behind people
         return _pictures_in(self.background_dir) or list(_grounds)
 
-# %% ../../nbs/data/17_augment.ipynb #44d419df
+# %% ../../nbs/data/17_augment.ipynb #6e82b3bd
 @patch
 def draw(self:Augment,
     rng:np.random.Generator, # source of chance
@@ -391,8 +423,8 @@ def draw(self:Augment,
     place['shift'] = self.augment_shift*x, self.augment_shift*y
     light = dict(brightness=brightness, contrast=.8*contrast, saturation=saturation, hue=hue/2)
     ground = self.grounds[int(which*len(self.grounds))] if elsewhere < self.augment_background else ''
-    return Augmentation(mirror < self.augment_mirror, **place, **light, background=ground,
-                        seed=int(rng.integers(2**32)), white=self.cloth_mask_threshold)
+    behind = dict(background=ground, seed=int(rng.integers(2**32)))
+    return Augmentation(mirror < self.augment_mirror, **place, **light, **behind, white=self.cloth_mask_threshold)
 
 # %% ../../nbs/data/17_augment.ipynb #81ffee33
 @patch

@@ -217,7 +217,7 @@ def _sources(self:VideoCache, video): # paths of all files that its arrays are m
     of_frames = [k for k in self.kinds if FILES[k].of == 'person']
     paths = [f.files[k] for f in video.frames for k in of_frames if k in f.files]
     garment = [FILES[k].find(video.cloth) for k in self.kinds if FILES[k].of == 'cloth']
-    return [os.path.abspath(p) for p in [*paths, *garment]]
+    return [os.path.abspath(p) for p in [*paths, *garment] if p is not None]
 
 # %% ../../nbs/data/18_cache.ipynb #35b49111
 @patch
@@ -227,7 +227,8 @@ def file_of(self:VideoCache,
     "File of a video's arrays; the sources are looked at once a process"
     if (key := (id(video), len(video.frames))) not in self.files:
         paths = self._sources(video)
-        name = sha256('\n'.join([self.options, *paths]).encode(errors='surrogateescape')).hexdigest()[:24]
+        forms = json.dumps(video.forms, sort_keys=True)
+        name = sha256('\n'.join([self.options, forms, *paths]).encode(errors='surrogateescape')).hexdigest()[:24]
         state = sha256(repr([_state(p) for p in paths]).encode()).hexdigest()
         path = self.folder/f'{file_name(video.id)[:100]}-{name}.arrays'
         self.files[key] = path, state, video # which lives as long as its number counts

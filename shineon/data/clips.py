@@ -6,6 +6,7 @@
 __all__ = ['ClipReader', 'Clips']
 
 # %% ../../nbs/data/13_clips.ipynb #5bd793de
+from functools import partial
 from pathlib import Path
 
 import numpy as np, torch
@@ -13,6 +14,8 @@ from fastcore.basics import patch
 
 from ..core.errors import at_least
 from ..core.media import read_picture
+from .augment import Augment, Augmentation
+from .cache import Recent, VideoCache
 from .frame_files import FILES, ResizeCrop
 from .labels import INPUTS
 from .layouts import Video, needed_files
@@ -33,6 +36,7 @@ class ClipReader:
         flow_warp:bool=False, # read flow even if it is no input of the person
         warped:bool=False, # read warped garments from the layout's `warp_cloth_dir`
         training:bool=True, # cut the garment out of the frame as the warp's target
+        cache_dir:str='', # folder that keeps decoded videos; empty: none
     ):
         at_least(1, fine_height=fine_height, fine_width=fine_width)
         at_least(0, radius=radius)
@@ -43,6 +47,8 @@ class ClipReader:
         self.scale, self.fit = image_scale, fit
         self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold, cloth_mask_way=cloth_mask_way)
         ResizeCrop((1,1), 1, 1, fit=fit) # refuses an unknown one
+        self.cloth_kinds = list(dict.fromkeys(k for n in self.cloth_inputs for k in INPUTS[n].files))
+        self.recent, self.cache = Recent(), self._cache_in(cache_dir) if cache_dir else None
 
 # %% ../../nbs/data/13_clips.ipynb #d5bea4ed
 @patch
@@ -52,6 +58,12 @@ def place(self:ClipReader,
 ) -> ResizeCrop:
     "How arrays of a frame of this size are brought to the working size"
     return ResizeCrop(size, *self.size, self.scale, where, self.fit)
+
+# %% ../../nbs/data/13_clips.ipynb #0d0c01ee
+@patch
+def _cache_in(self:ClipReader, cache_dir):
+    kinds = list(dict.fromkeys([*self.kinds, *self.cloth_kinds]))
+    return VideoCache(cache_dir, kinds, size=self.size, scale=self.scale, fit=self.fit)
 
 # %% ../../nbs/data/13_clips.ipynb #d8fe0c02
 def _pad_front(x, n): # frames `(m c h w)` -> `(n c h w)`, zeros first
@@ -66,11 +78,13 @@ def __call__(self:ClipReader,
     last:int, # number of the clip's last frame
     n:int=1, # frames of the clip
     cloth:Path|None=None, # product photo of another garment to try on; the video's own when not given
+    change:Augmentation|None=None, # what happens to all frames and the garment
 ) -> dict: # tensors `(n c h w)`, and the names `video` and `frame`
     "The clip of `n` frames that ends at frame `last`, zeros where that is before the video's start"
     numbers = range(max(last+1-n, 0), last+1)
-    parts = self._person([self._frame(video, i) for i in numbers])
-    parts |= self._cloth(cloth or video.cloth, len(numbers))
+    arrays = self._arrays(video, numbers, cloth or video.cloth)
+    if change: arrays = change.apply(arrays)
+    parts = self._person(arrays) | self._cloth(arrays, len(numbers))
     parts['valid'] = torch.ones(len(numbers), 1, 1, 1)
     clip = {k: _pad_front(x, n) for k,x in parts.items()}
     return clip | dict(video=video.id, frame=video.frames[last].name)
@@ -90,11 +104,35 @@ def _frame(self:ClipReader, video, i): # number of a frame -> kind of file -> ar
         else: raise kind.missing_error(files['image'], video.cloth)
     return arrays
 
+# %% ../../nbs/data/13_clips.ipynb #edbe8902
+@patch
+def _photos(self:ClipReader, photo): # path of a product photo -> kind of file -> array `(h w c)`
+    crop = ResizeCrop(self.size, *self.size)
+    find = {k: FILES[k].find(photo) for k in self.cloth_kinds}
+    load = lambda k, path: self.recent(path, partial(FILES[k].load, crop=crop), k, self.size)
+    return {k: load(k, path) for k,path in find.items() if path is not None} # a mask may have to be guessed
+
+# %% ../../nbs/data/13_clips.ipynb #5aee595d
+@patch
+def _packed(self:ClipReader, video, numbers): # the same as `_arrays`, from the cache; None where it has none
+    if not self.cache: return None
+    frames = lambda: (self._frame(video, i) for i in range(len(video.frames)))
+    return self.cache(video, numbers[0], numbers[-1] + 1, frames, partial(self._photos, video.cloth))
+
+# %% ../../nbs/data/13_clips.ipynb #08ad7374
+@patch
+def _arrays(self:ClipReader, video, numbers, photo): # kind of file -> `(n h w c)`, of the garment `(1 h w c)`
+    arrays = self._packed(video, numbers)
+    if arrays and photo == video.cloth: return arrays
+    if not arrays:
+        frames = [self._frame(video, i) for i in numbers]
+        arrays = {k: np.stack([f[k] for f in frames]) for k in frames[0]}
+    return arrays | {k: a[None] for k,a in self._photos(photo).items()}
+
 # %% ../../nbs/data/13_clips.ipynb #768c2c06
 @patch
-def _person(self:ClipReader, frames): # arrays of each frame -> tensors `(n c h w)` by name
-    arrays = {k: np.stack([f[k] for f in frames]) for k in frames[0]} # (n h w c)
-    files = {k: FILES[k].stack(a) for k,a in arrays.items()}
+def _person(self:ClipReader, arrays): # kind of file -> `(n ...)` -> tensors `(n c h w)` by name
+    files = {k: FILES[k].stack(a) for k,a in arrays.items() if FILES[k].of == 'person'}
     out = dict(image=files['image'])
     for n in self.person_inputs: out[n] = INPUTS[n].make(files, **self.options)
     if 'warped' in files: out |= self._warped(files['warped'])
@@ -111,29 +149,28 @@ def _warped(self:ClipReader, pics): # warped product photos `(n h w 3)`, bytes -
 
 # %% ../../nbs/data/13_clips.ipynb #fa71fc0a
 @patch
-def _cloth(self:ClipReader, photo, n): # path of the product photo -> its inputs, repeated for `n` frames
-    crop, files = ResizeCrop(self.size, *self.size), {}
-    for k in {k for name in self.cloth_inputs for k in INPUTS[name].files}:
-        path = FILES[k].find(photo)
-        if path is None: continue # a mask that has to be guessed
-        array = FILES[k].load(path, crop)
-        files[k] = FILES[k].stack(array[None])
+def _cloth(self:ClipReader, arrays, n): # kind of file -> `(1 ...)` -> the garment's inputs, repeated for `n` frames
+    files = {k: FILES[k].stack(arrays[k]) for k in self.cloth_kinds if k in arrays}
     made = {name: INPUTS[name].make(files, **self.options) for name in self.cloth_inputs}
     return {name: x.expand(n,-1,-1,-1) for name,x in made.items()}
 
 # %% ../../nbs/data/13_clips.ipynb #1447c805
 class Clips:
     "A data set with one clip ending at each frame of some videos"
+    epoch = 0 # its number: another augmentation for each
     def __init__(self,
         videos:list[Video], # from a layout
         reader:ClipReader, # how to read them
         n_frames_total:int=1, # frames of a clip
+        augment:Augment|None=None, # what may happen to clips, for training
     ):
         at_least(1, n_frames_total=n_frames_total)
-        self.videos, self.reader, self.n = videos, reader, n_frames_total
+        self.videos, self.reader, self.n, self.augment = videos, reader, n_frames_total, augment
         self.ends = np.cumsum([len(v.frames) for v in videos])
     def __len__(self): return int(self.ends[-1]) if len(self.ends) else 0
-    def __getitem__(self, i): return self.reader(*self.locate(i), n=self.n)
+    def __getitem__(self, i):
+        change = self.augment(self.epoch, i) if self.augment else None
+        return self.reader(*self.locate(i), n=self.n, change=change)
 
 # %% ../../nbs/data/13_clips.ipynb #745333be
 @patch

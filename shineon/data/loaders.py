@@ -18,6 +18,7 @@ from fastcore.basics import patch
 
 from ..core.errors import OptionError, at_least
 from ..core.run_folder import process_number
+from .augment import Augment
 from .clips import Clips, ClipReader
 from .labels import INPUTS
 from .layouts import Video
@@ -133,6 +134,7 @@ def clip_loaders(
     device:str|None=None, # where batches go; fastai's default when not given
     limit_train_batches:float|int=1., # share of an epoch, or number of batches, to use
     limit_val_batches:float|int=1., # the same of validation
+    augment:Augment|None=None, # what may happen to training clips
 ) -> DataLoaders: # `.train` and `.valid`
     "Loaders of training and validation clips"
     at_least(1, batch_size=batch_size)
@@ -145,7 +147,7 @@ def clip_loaders(
     clips = partial(Clips, reader=reader, n_frames_total=n_frames_total)
     loader = partial(ClipDL, bs=batch_size, num_workers=workers)
     full = batch_size <= share # a last batch of one clip would upset batch norm
-    shuffled = loader(clips(train), shuffle=not no_shuffle, drop_last=full)
+    shuffled = loader(clips(train, augment=augment), shuffle=not no_shuffle, drop_last=full)
     dls = DataLoaders(shuffled, loader(clips(valid), shuffle=False), device=device or default_device())
     for d,limit in zip(dls, (limit_train_batches, limit_val_batches)):
         n_batches(limit, 1) # refuses what is no limit

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..core.errors import CheckpointError, OptionError, replacing # shineon before fastai
 from ..core.files import reading
 from ..core.run_folder import process_number
+from ..data.clips import Clips
 from ..data.loaders import ClipDL
 from ..models.files import read_checkpoint, save_model
 from .callback import (TrainingCallback, mixed_precision, network_to_save, trained_networks,
@@ -168,7 +169,9 @@ def before_train(self:TrainingState):
     if given:
         with self._reading(): self._take_up_epoch(given)
     else: self.at = (self.epoch, 0)
-    self.shuffle = self.dls.train.rng.getstate()
+    dl = self.dls.train
+    if isinstance(dl.dataset, Clips): dl.dataset.epoch = self.epoch # before its workers are started
+    self.shuffle = dl.rng.getstate()
 
 # %% ../../nbs/train/45_checkpoints.ipynb #3d45fb9b
 @patch
