@@ -58,7 +58,9 @@ def seen(monkeypatch):
     from shineon.tryon.batching import BatchedNetworks
     seen, vgg19_weights = {}, losses.vgg19_weights
     def enough(*args, **kw): seen['given'] = args; raise Enough
-    def check_videos(videos, kinds, workers): seen['check_workers'] = workers; true_check(videos, kinds, workers)
+    def check_videos(videos, kinds, workers, **how):
+        seen['check_workers'] = workers
+        true_check(videos, kinds, workers, **how)
     def together(n): seen['together'] = n; return BatchedNetworks(n)
     def compiled(f, **kw): seen.setdefault('compiled', []).append(f); return f # the true one takes minutes
     monkeypatch.setattr('shineon.data.layouts.check_videos', check_videos)
@@ -117,6 +119,8 @@ def layers(n): return [r['layer'] for r in n['model'].layers_table(128, 64)]
 def attentive(n): return [r['layer'] for r in n['model'].layers_table(128, 64) if r['attention']]
 def flow_is_shown(n): batch = n['dls'].one_batch()[0]; return 'flow' in result_rows(batch, batch)[0]
 
+def augmented(name): return lambda n: getattr(n['dls'].train.dataset.augment, name)
+
 def kept_after_overwrite(n): return n['folder'].name, (n['folder']/'checkpoints'/'old.pt').exists()
 
 # option: (value, what to look at, what is then to be seen there, and not without it)
@@ -128,7 +132,12 @@ everywhere = dict(
     overwrite=(True, kept_after_overwrite, ('taken', False), dict(name='taken')),
     seed=(7, lambda n: n['drawn_from'], 7),
     loglevel=('loud', None, refused("loglevel is 'loud'")),
-    dataset=('viton', None, refused('VITON and MPV are not read yet')),
+    dataset=('mpv', None, refused('no mpv_dataroot')),
+    viton_dataroot=('nowhere', None, refused('no such folder: nowhere'), dict(dataset='viton')),
+    mpv_dataroot=('nowhere', None, refused('no such folder: nowhere'), dict(dataset='mpv')),
+    data_list=('mine.txt', None, refused('vvt has no lists of pairs')),
+    fit=('crop', lambda n: n['reader'].fit, 'crop'),
+    cloth_mask_way=('ground', lambda n: n['reader'].options['cloth_mask_way'], 'ground'),
     gpu_ids=('first', None, refused('gpu_ids is "first"')),
     vvt_dataroot=('nowhere', None, refused('no such folder: nowhere')),
     cloth_mask_threshold=(99, lambda n: n['reader'].options['cloth_mask_threshold'], 99),
@@ -163,6 +172,14 @@ training = everywhere | dict(
     display_count=(7, callback('Board', lambda cb: cb.every), 7),
     save_count=(7, callback('SaveCheckpoints', lambda cb: cb.save_count), 7),
     keep=(7, callback('SaveCheckpoints', lambda cb: cb.keep), 7),
+    cache_dir=('kept', lambda n: n['reader'].cache and n['reader'].cache.folder.name, 'kept'),
+    augment_mirror=(.5, augmented('augment_mirror'), .5),
+    augment_scale=(.2, augmented('augment_scale'), .2),
+    augment_shift=(.1, augmented('augment_shift'), .1),
+    augment_rotate=(10., augmented('augment_rotate'), 10.),
+    augment_colour=(.3, augmented('augment_colour'), .3),
+    augment_background=(1., augmented('augment_background'), 1.),
+    background_dir=('nowhere', None, refused('nowhere')),
     init_type=('kaiming', spread, more),
     init_variance=(.2, spread, more))
 
@@ -320,7 +337,7 @@ inputs = dict(train_warp=['agnostic', 'cocopose'], train_unet=['agnostic', 'dens
 table = dict(
     name='', experiments_dir='experiments', gpu_ids='0', workers=4, precision='32', loglevel='info',
     distributed_backend='', fast_dev_run=False, checkpoint='',
-    dataset='vvt', vvt_dataroot='', viton_dataroot=None, data_list=None, mpv_dataroot=None, warp_cloth_dir='warp-cloth',
+    dataset='vvt', vvt_dataroot='', viton_dataroot='', data_list='', mpv_dataroot='', warp_cloth_dir='warp-cloth',
     batch_size=dict(train_sams=4, train_warp=8, train_unet=8), person_inputs=inputs, cloth_inputs=['cloth'],
     datamode=dict(tryon='test', train_warp='train', train_unet='train', train_sams='train'), val_fraction=.01,
     cloth_mask_threshold=240, image_scale=1., fine_width=192, fine_height=256, radius=5, no_shuffle=False,

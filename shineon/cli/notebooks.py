@@ -222,14 +222,12 @@ def option_value(
     raise OptionError(f'{o.name} is {_shortened(value)}', where, fault)
 
 # %% ../../nbs/cli/80_notebooks.ipynb #0a2fa91f
-_not_yet = ('The layouts of VITON and MPV are not read yet: '
-            'bring the data into the layout of VVT, and name it with vvt_dataroot')
 _no_attention = 'The warp has no attention layers'
 _single_frames = 'The warp looks at single frames'
 _where_attention = ('Where SAMS-GAN has attention is said by '
                     'attention_middle_indices and attention_decoder_indices')
 _reasons = { # why a notebook lacks an option that one could look for
-    '': dict(viton_dataroot=_not_yet, mpv_dataroot=_not_yet, data_list=_not_yet),
+    '': {},
     'train_warp': dict(self_attn=_no_attention, num_attn=_no_attention, n_frames_total=_single_frames,
                        n_frames_now=_single_frames, flow_warp=_single_frames,
                        warp_cloth_dir='The warp makes warped garments, and reads none',

@@ -342,4 +342,5 @@ def _place_mask(crop, mask): # as its photo is placed
     return np.where(fit_cloth(white, *crop.out)[...,:1] < 128, np.uint8(255), np.uint8(0))
 
 # %% ../../nbs/data/09_frame_files.ipynb #d3545ac0
-FILES.add(FrameFile('cloth_mask', _read_mask, _place_mask, np.asarray, of='cloth', find=find_cloth_mask, check=check_picture))
+FILES.add(FrameFile('cloth_mask', _read_mask, _place_mask, np.asarray, of='cloth', sized=False, find=find_cloth_mask,
+                    check=check_picture))

@@ -15,7 +15,8 @@ from pathlib import Path
 from ..core.errors import OptionError, at_least # shineon before fastai
 from ..core.run_folder import close_run, goes_on, gpu_numbers, open_run, process_number, run_folder, set_aside
 from ..data.clips import ClipReader
-from ..data.layouts import Layout, Video, check_videos, layout_root, split_videos
+from ..data.layouts import (LAYOUTS, Layout, Video, check_videos, dataset_videos, layout_root, settle_forms,
+                                  split_videos)
 from ..data.loaders import n_batches
 from ..kernels.winograd import use_winograd, winograd_state
 from ..models.networks import NETWORKS
@@ -188,12 +189,19 @@ def begin_run(
     print(folder, 'on', device)
     return device, folder, start
 
+# %% ../../nbs/train/49_learner.ipynb #ca3841de
+def _part_root(part, layout, options): # of one of several sets that are trained on together
+    root = layout_root(LAYOUTS[part], options)
+    if root: return root
+    raise OptionError(f'no {LAYOUTS[part].root_option}', do=f'{layout.name} takes {", ".join(layout.parts)}: name the folder of each')
+
 # %% ../../nbs/train/49_learner.ipynb #f61ad231
 def find_data(
     layout:Layout, # of the data set
     options:dict, # of the run
-) -> str: # its folder; empty: a trial on a sample set
+) -> str|dict[str,str]: # its folder, or of several sets by layout; empty: a trial on a sample set
     "Folder of a run's data set; `OptionError` where it is not given"
+    if layout.parts: return {p: _part_root(p, layout, options) for p in layout.parts}
     root = layout_root(layout, options)
     if not root and layout.root_option != 'vvt_dataroot':
         raise OptionError(f'no {layout.root_option or "dataroot"}', do=f'Name the folder of the {layout.name} data set')
@@ -224,17 +232,23 @@ def options_of_run(
 # %% ../../nbs/train/49_learner.ipynb #a0122849
 def training_videos(
     layout:Layout, # of the data set
-    root:str|Path, # its folder
+    root:str|Path|dict[str,str], # its folder, or those of `find_data`
     reader:ClipReader, # how clips will be read
     datamode:str='train', # train or test: whose videos
     warp_cloth_dir:str='warp-cloth', # folder of warped garments
+    data_list:str='', # list of pairs that says who is meant; the set's own when empty
     val_fraction:float=.01, # share of the videos that are kept for validation
     seed:int=0, # decides which
     workers:int=4, # processes that check files
 ) -> tuple[list[Video],list[Video]]: # training videos, validation videos
     "Find, split and check the videos of a data set"
-    videos = layout.videos(root, datamode=datamode, warp_cloth_dir=warp_cloth_dir)
-    train, valid = split_videos(videos, val_fraction, seed)
+    roots, train, valid = root if layout.parts else {layout.name: root}, [], []
+    for name,folder in roots.items():
+        videos = dataset_videos(LAYOUTS[name], folder, datamode, warp_cloth_dir, data_list)
+        settle_forms(videos, reader.kinds)
+        held_out = val_fraction if name == (layout.validates or name) else 0 # several sets are validated on one
+        kept, left = split_videos(videos, held_out, seed)
+        train, valid = train + kept, valid + left
     check_videos(train + valid, reader.kinds, workers)
     n_frames = sum(len(v.frames) for v in train)
     print(f'{len(train)} video{"s"*(len(train) != 1)} to train on ({n_frames} frames), {len(valid)} to validate on')
