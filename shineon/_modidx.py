@@ -1235,6 +1235,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'shineon.evaluate.measure._tensor': ( 'evaluate/measure.html#_tensor',
                                                                                 'shineon/evaluate/measure.py'),
                                           'shineon.evaluate.measure._text': ('evaluate/measure.html#_text', 'shineon/evaluate/measure.py'),
+                                          'shineon.evaluate.measure._truly_named': ( 'evaluate/measure.html#_truly_named',
+                                                                                     'shineon/evaluate/measure.py'),
                                           'shineon.evaluate.measure._videos_or_none': ( 'evaluate/measure.html#_videos_or_none',
                                                                                         'shineon/evaluate/measure.py'),
                                           'shineon.evaluate.measure._views': ( 'evaluate/measure.html#_views',

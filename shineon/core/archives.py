@@ -93,8 +93,10 @@ def torch_contents(
     "Whatever a torch file holds, without running anything in it; `CheckpointError` for one that cannot be read"
     import torch # late: a table of runs does without
     check_pickle(data, where)
-    if data[:2] == b'PK': check_archive(BytesIO(data), where)
-    try: return torch.load(BytesIO(data), map_location='cpu', weights_only=True)
+    try:
+        if data[:2] == b'PK': check_archive(BytesIO(data), where)
+        return torch.load(BytesIO(data), map_location='cpu', weights_only=True)
+    except CheckpointError: raise
     except Exception as e:
         raise CheckpointError(f'no file of tensors ({type(e).__name__})', where, 'Fetch it anew') from e
 

@@ -65,11 +65,11 @@ def read_limited(
 ) -> bytes:
     "The bytes of a plain file of bearable size"
     error, what = how.get('error', DataError), how.get('what', 'file')
-    regular_file(path, most=most, **how)
+    size = regular_file(path, most=most, **how)
     try:
-        with open(path, 'rb') as f: data = f.read(most+1)
+        with open(path, 'rb') as f: data = f.read(size+1)
     except OSError as e: raise error(f'this {what} cannot be read ({reason(e)})', path) from None
-    if len(data) <= most: return data
+    if len(data) <= size: return data
     raise error(f'this {what} grows while it is read', path) # such as those of /proc, which say that they are empty
 
 # %% ../../nbs/core/08_files.ipynb #7bcff77d

@@ -219,7 +219,9 @@ def _opened(path):
         _check_tables(path, size)
         with av.open(f'file:{path}', options=_only_files, metadata_errors='replace') as file:
             if not file.streams.video: raise DataError('this file has no pictures', path)
-            file.streams.video[0].codec_context.options = _only_frames
+            decoder = file.streams.video[0].codec_context
+            if decoder is None: raise DataError('this video is coded in an unknown way', path, _write_anew)
+            decoder.options = _only_frames
             yield file
     except ShineOnError: raise
     except Exception as e: raise DataError(f'this video is broken ({reason(e)})', path, _write_anew) from e

@@ -122,6 +122,22 @@ def _folders_below(folder): # all that are visible, sorted; links are not follow
         todo += [o for o in here if not o.is_symlink()]
     return sorted(found)
 
+# %% ../../nbs/evaluate/63_measure.ipynb #9727efeb
+def _run_record(folder): # name in the folder -> true name, of all videos that a try-on made; None without a record
+    file = Path(folder)/'run.json'
+    if not os.path.lexists(file): return None
+    with reading(file, 'record of a try-on', 'Remove it to count all videos'):
+        pairs = json.loads(read_limited(file, what='record of a try-on'))['try_ons']
+        known = {_joined(v, g): _joined(v, g) for v,g in pairs}
+        return known | {_joined(file_name(v), file_name(g)): _joined(_text(v), _text(g)) for v,g in pairs}
+
+# %% ../../nbs/evaluate/63_measure.ipynb #26e01f53
+def _truly_named(found, record): # videos under the names that a record gives them
+    named = {(record or {}).get(k, k): v for k,v in found.items()}
+    for k,v in named.items():
+        if v.id != k: v.id, v.garment = k, k.rpartition('/')[2]
+    return named
+
 # %% ../../nbs/evaluate/63_measure.ipynb #450099c7
 def find_videos(
     folder:str|Path, # of results or of the truth
@@ -134,7 +150,7 @@ def find_videos(
     for o in _folders_below(folder): _add_folder(found, o, _text(o.relative_to(folder).as_posix()))
     if not found: found = _in_one(folder, '')
     if not found: raise DataError('no frames and no videos in this folder', folder, do)
-    return found
+    return _truly_named(found, _run_record(folder))
 
 # %% ../../nbs/evaluate/63_measure.ipynb #cd3cebad
 def _videos_or_none(folder): # of a folder that need not hold any
@@ -198,18 +214,11 @@ def match_videos(
     problems += [f'no result for the true video {t}' for t in truth if t not in used and ('/' in t) in alike]
     return matched, problems
 
-# %% ../../nbs/evaluate/63_measure.ipynb #0e9463b4
-def _run_record(folder): # names of the videos that a try-on made, or None without a record
-    file = Path(folder)/'run.json'
-    if not os.path.lexists(file): return None
-    with reading(file, 'record of a try-on', 'Remove it to count all videos'):
-        pairs = json.loads(read_limited(file, 2**26, what='record of a try-on'))['try_ons']
-        return {_joined(*names) for v,g in pairs for names in ((v, g), (file_name(v), file_name(g)))}
-
-# %% ../../nbs/evaluate/63_measure.ipynb #a2e1b16e
+# %% ../../nbs/evaluate/63_measure.ipynb #5d256a7a
 def _made_by_run(folder): # videos by name; names of those that the run of these results has not made
-    found, made = find_videos(folder), _run_record(folder)
-    if made is None: return found, []
+    found, record = find_videos(folder), _run_record(folder)
+    if record is None: return found, []
+    made = set(record.values())
     return {k: v for k,v in found.items() if k in made}, [k for k in found if k not in made]
 
 # %% ../../nbs/evaluate/63_measure.ipynb #a917e52b
