@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tally', 'is_plain', 'on_white', 'as_rgb']
 
-# %% ../../nbs/core/16_pixels.ipynb #e7dfdfee
+# %% ../../nbs/core/16_pixels.ipynb #55af3ef9
 from collections import Counter
 from io import BytesIO
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from .errors import DataError
 
-# %% ../../nbs/core/16_pixels.ipynb #42e25cf2
+# %% ../../nbs/core/16_pixels.ipynb #972516d5
 def tally(
     counts:Counter|None, # where to count, if anywhere
     what:str, # what was changed
@@ -62,15 +62,13 @@ def _to_srgb(im, counts): # a picture with a colour profile
     tally(counts, 'colours brought to sRGB')
     return out
 
-# %% ../../nbs/core/16_pixels.ipynb #cde41302
+# %% ../../nbs/core/16_pixels.ipynb #d48c6a04
 def _without_alpha(im): # -> picture; alpha `(h w)`, or None
     has_alpha = im.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in im.info
     if not has_alpha or im.mode[0] in 'IF': return im, None
     full = im.convert('RGBA')
-    grey = im.mode in ('L', 'LA') # a grey picture's profile does not fit colours
-    base = im.getchannel('L') if grey else full.convert('RGB')
-    if 'icc_profile' in im.info: base.info['icc_profile'] = im.info['icc_profile']
-    return base, np.array(full.getchannel('A'))
+    grey = im.mode in ('L', 'LA') # stays grey: its profile does not fit colours
+    return im.getchannel('L') if grey else full.convert('RGB'), np.array(full.getchannel('A'))
 
 # %% ../../nbs/core/16_pixels.ipynb #187acb0a
 def on_white(

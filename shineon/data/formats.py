@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['n_parts', 'DENSE_FORMS', 'parse_names', 'PARSE', 'LABEL_SETS', 'PARSE_COLOURS', 'body25_names', 'coco17_names',
            'JOINT_SETS', 'dresscode_size', 'MASK_WAYS', 'part_colours', 'DenseForm', 'recognise_densepose', 'to_iuv',
-           'join_iuv', 'LabelSet', 'label_pixels', 'lone_share', 'to_labels', 'recognise_parse', 'to_lip',
+           'join_iuv', 'LabelSet', 'label_pixels', 'smear_shares', 'to_labels', 'recognise_parse', 'to_lip',
            'joints_on_person', 'to_coco18', 'flow_of_array', 'flow_of_kitti', 'known_flow', 'flow_mismatch',
            'recognise_flow', 'backward_flow', 'mask_of_file', 'ground_colour', 'fill_outline', 'mask_of_ground',
            'mask_of_grabcut', 'mask_of_white', 'garment_mask', 'mask_doubts']
@@ -269,18 +269,17 @@ def label_pixels(
     if len(sizes) > len(colours) or not _renumbered(colours, sizes): return numbers
     return colours[numbers]
 
-# %% ../../nbs/data/15_formats.ipynb #b58f18f0
-def lone_share(
+# %% ../../nbs/data/15_formats.ipynb #1d9f8d5d
+def smear_shares(
     labels:np.ndarray, # `(h w)`
-) -> float: # 0..1
-    "Of the pixels at edges between labels, those that no neighbour is like"
-    alike = np.zeros(labels.shape, np.uint8) # neighbours with the same label
-    for same, here, there in ((labels[:,1:] == labels[:,:-1], alike[:,1:], alike[:,:-1]),
-                              (labels[1:] == labels[:-1], alike[1:], alike[:-1])):
-        here += same
-        there += same
-    inner = alike[1:-1,1:-1]
-    return (inner == 0).sum()/max((inner < 4).sum(), 1)
+) -> tuple[float,float]: # thin, lone
+    "Of the pixels at edges between labels, those unlike both neighbours on one axis, and those unlike all four"
+    here = labels[1:-1,1:-1]
+    left, right = here != labels[1:-1,:-2], here != labels[1:-1,2:]
+    up, down = here != labels[:-2,1:-1], here != labels[2:,1:-1]
+    across, along = left & right, up & down
+    edges = max((left | right | up | down).sum(), 1)
+    return (across | along).sum()/edges, (across & along).sum()/edges
 
 # %% ../../nbs/data/15_formats.ipynb #39bc9d65
 def _no_labels(sizes): # pixels by value -> words for what is no parse; empty where it may be one
@@ -293,8 +292,8 @@ def _no_labels(sizes): # pixels by value -> words for what is no parse; empty wh
         return f'values {_seen(others[::1 if stretched else -1])}, {why}'
     return f'{void:.0%} of it is 255 (void)' if void > .01 else ''
 
-# %% ../../nbs/data/15_formats.ipynb #bf6deb3d
-_few_lone = .06 # sound parses have up to .042, those saved as JPEG from .08 on
+# %% ../../nbs/data/15_formats.ipynb #919bb604
+_most_thin, _most_lone = .25, .06
 
 def to_labels(
     pixels:np.ndarray, # parse, `(h w)` of numbers or `(h w 3)` of colours, uint8
@@ -312,7 +311,8 @@ def to_labels(
     if what: raise DataError(f'this is no parse: {what}', where, 'Save numbers of labels, as PNG')
     tally(counts, 'void pixels of parses made background', sizes[255])
     labels = np.where(pixels == 255, 0, pixels) if sizes[255] else pixels
-    if lone_share(labels) <= _few_lone: return labels.astype(np.uint8, copy=False)
+    thin, lone = smear_shares(labels)
+    if thin <= _most_thin and lone <= _most_lone: return labels.astype(np.uint8, copy=False)
     do = 'Save it as PNG, not as JPEG, and scale it by `nearest`'
     raise DataError('the labels of this parse are smeared', where, do)
 
@@ -482,7 +482,7 @@ def _chosen(people, parse): # of `(18 3)` each
     on = [joints_on_person(p, parse)[0] if parse is not None else 0 for p in people]
     return max(zip(on, map(_extent, people), range(len(people))))[-1]
 
-# %% ../../nbs/data/15_formats.ipynb #4c91d5f7
+# %% ../../nbs/data/15_formats.ipynb #88c2f7bb
 def to_coco18(
     contents, # of a JSON file
     height:int, width:int, # of the frame
@@ -492,7 +492,7 @@ def to_coco18(
     counts:Counter|None=None, # what was changed is counted here
 ) -> np.ndarray: # `(18 3)`, float32: x, y in pixels of the frame, confidence; zeros where not found
     "COCO-18 joints of the person in a file of any known kind"
-    rows = [_rows(p, where) for p in _people(contents, where) if np.size(p)]
+    rows = [_rows(p, where) for p in _people(contents, where) if p != []]
     people = [_found_only(_named(r, where), counts) for r,_ in rows]
     people = [p for p in people if p.any()]
     if not people: return np.zeros((18,3), np.float32)
