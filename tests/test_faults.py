@@ -51,7 +51,7 @@ def other_flow(path):
     from shineon.core.media import write_flo
     write_flo(path, np.zeros((64,32,2)))
 
-joints_25 = json.dumps(dict(people=[dict(pose_keypoints_2d=[0.]*75)]))
+joints_19 = json.dumps(dict(people=[dict(pose_keypoints_2d=[0.]*57)]))
 
 damages = { # where in the data set; what happens to the first such file; what the message says besides its name
     'frame without parse': ('train/train_frames_parsing/*/*001_label.png', Path.unlink, 'no parse file'),
@@ -60,7 +60,7 @@ damages = { # where in the data set; what happens to the first such file; what t
     'frame without flow': ('train/optical_flow/*/*001.flo', Path.unlink, 'no flow file'),
     'JSON cut in half': ('train/train_frames_keypoint/*/*.json', cut, 'OpenPose'),
     'JSON of something else': ('train/train_frames_keypoint/*/*.json', rewrite('[1, 2]'), 'OpenPose'),
-    'joints of another model': ('train/train_frames_keypoint/*/*.json', rewrite(joints_25), '18 joints'),
+    'joints of another model': ('train/train_frames_keypoint/*/*.json', rewrite(joints_19), '57 numbers'),
     'frame cut short': ('train/train_frames/*/*.png', cut, 'unreadable picture'),
     'frame that is text': ('train/train_frames/*/*.png', rewrite('<html>not found</html>'), 'unreadable picture'),
     'parse cut short': ('train/train_frames_parsing/*/*.png', cut, 'unreadable picture'),

@@ -34,7 +34,7 @@ def read_pose_file(
 ): # its contents
     "What a file of joints holds; `DataError` for one that is no JSON"
     data = read_limited(path, 2**24, what='keypoint file', do='Run OpenPose (COCO model) on its frame')
-    with reading(path, 'keypoint file', 'Make this file again with the COCO model'): return json.loads(data)
+    with reading(path, 'keypoint file', 'Run OpenPose (COCO model) on its frame again'): return json.loads(data)
 
 # %% ../../nbs/data/09_frame_files.ipynb #39f5a393
 def read_keypoints(
