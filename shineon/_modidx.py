@@ -381,6 +381,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'shineon.cli.notebooks._going_on': ('cli/notebooks.html#_going_on', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._hint': ('cli/notebooks.html#_hint', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._kernels': ('cli/notebooks.html#_kernels', 'shineon/cli/notebooks.py'),
+                                       'shineon.cli.notebooks._last_words': ('cli/notebooks.html#_last_words', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._line_of': ('cli/notebooks.html#_line_of', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._numbered': ('cli/notebooks.html#_numbered', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._one': ('cli/notebooks.html#_one', 'shineon/cli/notebooks.py'),
