@@ -448,9 +448,9 @@ _system = { # name of an error -> what is wrong, what to do
 
 # %% ../../nbs/cli/80_notebooks.ipynb #348817c7
 _lacks = { # what libraries call it -> name of an error
+    "can't start new thread": 'EAGAIN', 'Resource temporarily unavailable': 'EAGAIN',
     'allocate memory': 'ENOMEM', 'bad_alloc': 'ENOMEM', 'failed to map segment': 'ENOMEM', 'out of memory': 'ENOMEM',
-    'Too many open files': 'EMFILE', 'No space left on device': 'ENOSPC', "can't start new thread": 'EAGAIN',
-    'Resource temporarily unavailable': 'EAGAIN'}
+    'Too many open files': 'EMFILE', 'No space left on device': 'ENOSPC'}
 
 # %% ../../nbs/cli/80_notebooks.ipynb #d4c23110
 def system_error(
