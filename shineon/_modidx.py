@@ -387,6 +387,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'shineon.cli.notebooks._one': ('cli/notebooks.html#_one', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._option': ('cli/notebooks.html#_option', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._options': ('cli/notebooks.html#_options', 'shineon/cli/notebooks.py'),
+                                       'shineon.cli.notebooks._own_folder': ('cli/notebooks.html#_own_folder', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._papermill': ('cli/notebooks.html#_papermill', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._prepare': ('cli/notebooks.html#_prepare', 'shineon/cli/notebooks.py'),
                                        'shineon.cli.notebooks._put_down': ('cli/notebooks.html#_put_down', 'shineon/cli/notebooks.py'),

@@ -513,6 +513,19 @@ def _numbered(place): # the first free name with a number
     names = (place.with_name(f'{place.stem}.{i}.ipynb') for i in count(1))
     return next(n for n in names if not n.exists())
 
+# %% ../../nbs/cli/80_notebooks.ipynb #4068f3f4
+def _last_words(file): # of a process, from what it has written: the last line
+    try: text = read_limited(file).decode('utf8', 'replace')
+    except DataError: return ''
+    return one_line(text.strip().rpartition('\n')[2])[:300]
+
+# %% ../../nbs/cli/80_notebooks.ipynb #94af3739
+@contextmanager
+def _own_folder(signals): # of a kernel, which goes with it, but for its last words
+    with tempfile.TemporaryDirectory(prefix='shineon-', ignore_cleanup_errors=True) as own:
+        try: yield own
+        finally: signals.last_words = _last_words(f'{own}/output')
+
 # %% ../../nbs/cli/80_notebooks.ipynb #372602e4
 def _kernels(signals, own): # the class of our kernels' managers; `own`: a folder for their files
     from jupyter_client.kernelspec import KernelSpec # late: slow
@@ -530,12 +543,6 @@ def _kernels(signals, own): # the class of our kernels' managers; `own`: a folde
             signals.kernel = self.provisioner.process
             if signals.received: signals.kernel.kill() # one has come in the meantime
     return Kernels
-
-# %% ../../nbs/cli/80_notebooks.ipynb #3434387c
-def _last_words(file): # of a process, from what it has written: the last line
-    try: lines = one_line(read_limited(file).decode('utf8', 'replace').strip().rpartition('\n')[2])
-    except DataError: return ''
-    return lines[:300]
 
 # %% ../../nbs/cli/80_notebooks.ipynb #573f49b5
 class OnlyWaiting:
@@ -567,15 +574,12 @@ def _papermill(source, out, params, signals): # execute, and show what the log l
     import papermill # late: it is slow to import
     logging.getLogger('papermill').setLevel(logging.CRITICAL) # what is wrong, we say
     level = log_level(params.get('loglevel', 'info'))
-    with tempfile.TemporaryDirectory(prefix='shineon-', ignore_cleanup_errors=True) as own:
-        how = dict(kernel_name='python3', kernel_manager_class=_kernels(signals, own), start_timeout=180, # seconds
-                   on_cell_start=signals.cell_begins,
-                   extra_arguments=['--IPKernelApp.ignore_cwd=True', '--IPKernelApp.log_level=CRITICAL']) # no remarks
-        try: papermill.execute_notebook(
-            _as_it_is(source), _as_it_is(out), params, **how, progress_bar=False,
+    with _own_folder(signals) as own:
+        papermill.execute_notebook(_as_it_is(source), _as_it_is(out), params, kernel_name='python3', progress_bar=False,
             stdout_file=sys.stdout if level <= logging.INFO else OnlyWaiting(),
-            stderr_file=sys.stderr if level <= logging.WARNING else None)
-        finally: signals.last_words = _last_words(f'{own}/output')
+            stderr_file=sys.stderr if level <= logging.WARNING else None, start_timeout=300, # seconds
+            on_cell_start=signals.cell_begins, kernel_manager_class=_kernels(signals, own),
+            extra_arguments=['--IPKernelApp.ignore_cwd=True', '--IPKernelApp.log_level=CRITICAL']) # no remarks
 
 # %% ../../nbs/cli/80_notebooks.ipynb #8e81adf6
 def execute(
