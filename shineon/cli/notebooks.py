@@ -24,7 +24,7 @@ from fastcore.basics import patch
 import shineon
 from ..core import errors
 from ..core.errors import DataError, OptionError, ShineOnError, Stopped
-from ..core.files import load_yaml, read_limited, reading
+from ..core.files import load_yaml, read_limited, reading, size_in_words
 from ..core.plugins import load_plugins, python_command
 from ..core.run_folder import log_level
 
@@ -343,6 +343,7 @@ class KernelSignals:
     def __init__(self):
         self.received, self.kernel = [], None # numbers of signals; a `subprocess.Popen`
         self.launching = self.running = False # may there be a kernel? Has a cell begun?
+        self.last_words = '' # of a kernel, where it has died
         self.ended = threading.Event()
 
 # %% ../../nbs/cli/80_notebooks.ipynb #35baf440
@@ -360,9 +361,11 @@ def __call__(self:KernelSignals, number, frame):
 # %% ../../nbs/cli/80_notebooks.ipynb #dfa28228
 @patch
 def _tell(self:KernelSignals): # the kernel, as soon as it listens; again if it goes on all the same
+    minutes = 0
     while not self.ended.is_set():
         heard = [n for n in (self.received[0], signal.SIGINT) if _catches(self.kernel.pid, n)]
-        if heard: self.kernel.send_signal(heard[0])
+        if heard: self.kernel.send_signal(heard[0] if minutes < 5 else signal.SIGTERM)
+        minutes += len(heard) > 0
         self.ended.wait(60 if heard else .1) # seconds
 
 # %% ../../nbs/cli/80_notebooks.ipynb #3c9c5aae
@@ -438,11 +441,13 @@ _system = { # name of an error -> what is wrong, what to do
     'ELOOP': ('these links lead in a circle', 'Check the path'),
     'EPIPE': ('nobody reads on where this is written', 'Try again'),
     'EMFILE': ('too many files are open at a time', 'Allow more (ulimit -n 4096), or lower workers'),
+    'EAGAIN': ('no more threads or processes can be started', 'Allow more (ulimit -u, ulimit -v), or lower workers'),
     'ENFILE': ('too many files are open on this machine', 'Close other programs'),
     'ENOMEM': ('not enough memory', 'Close other programs, or allow more (ulimit -v)')}
 
 # %% ../../nbs/cli/80_notebooks.ipynb #348817c7
 _lacks = { # what libraries call it -> name of an error
+    "can't start new thread": 'EAGAIN', 'Resource temporarily unavailable': 'EAGAIN',
     'allocate memory': 'ENOMEM', 'bad_alloc': 'ENOMEM', 'failed to map segment': 'ENOMEM', 'out of memory': 'ENOMEM',
     'Too many open files': 'EMFILE', 'No space left on device': 'ENOSPC'}
 
@@ -461,19 +466,22 @@ def system_error(
     return ShineOnError(what, where, do)
 
 # %% ../../nbs/cli/80_notebooks.ipynb #ba8ba97c
-def _failure(e, name, out, received): # what to raise for papermill's exception `e`, after these signals
+def _failure(e, name, out, signals): # what to raise for papermill's exception `e`, after these signals
     ename, evalue = getattr(e, 'ename', type(e).__name__), getattr(e, 'evalue', str(e))
     error = user_error(ename, evalue)
     said = str(error) if isinstance(error, Stopped) else 'stopped'
-    if received: return Stopped(said, number=received[0])
+    if signals.received: return Stopped(said, number=signals.received[0])
     if error: return error
-    if (error := system_error(ename, evalue)): return ShineOnError(f'{error}, and start again{_going_on(name)}')
+    gone = evalue.startswith('Kernel') and not hasattr(e, 'ename')
+    if (error := system_error(ename, signals.last_words if gone else evalue)):
+        return ShineOnError(f'{error}, and start again{_going_on(name)}')
     if hasattr(e, 'ename'): return RuntimeError(f'{ename}: {_gist(evalue)}. The notebook with the error: {out}')
-    if evalue.startswith('Kernel'): return RuntimeError(f'{_gone}. The notebook, as far as it went: {out}')
+    words = signals.last_words or 'perhaps for lack of memory'
+    if gone: return RuntimeError(f'{_gone}: {words}. The notebook, as far as it went: {out}')
     return e
 
 # %% ../../nbs/cli/80_notebooks.ipynb #d332a035
-_gone = 'the process that executes the notebook has ended by itself, perhaps for lack of memory'
+_gone = 'the process that executes the notebook has ended by itself, or does not answer'
 
 def _gist(evalue): # of an error's message: its first line, or that of a loader's worker
     lines = [l.strip() for l in evalue.splitlines() if l.strip()] or ['no message']
@@ -504,6 +512,19 @@ def _numbered(place): # the first free name with a number
     names = (place.with_name(f'{place.stem}.{i}.ipynb') for i in count(1))
     return next(n for n in names if not n.exists())
 
+# %% ../../nbs/cli/80_notebooks.ipynb #4068f3f4
+def _last_words(file): # of a process, from what it has written: the last line
+    try: text = read_limited(file).decode('utf8', 'replace')
+    except DataError: return ''
+    return one_line(text.strip().rpartition('\n')[2])[:300]
+
+# %% ../../nbs/cli/80_notebooks.ipynb #94af3739
+@contextmanager
+def _own_folder(signals): # of a kernel, which goes with it, but for its last words
+    with tempfile.TemporaryDirectory(prefix='shineon-', ignore_cleanup_errors=True) as own:
+        try: yield own
+        finally: signals.last_words = _last_words(f'{own}/output')
+
 # %% ../../nbs/cli/80_notebooks.ipynb #372602e4
 def _kernels(signals, own): # the class of our kernels' managers; `own`: a folder for their files
     from jupyter_client.kernelspec import KernelSpec # late: slow
@@ -516,7 +537,8 @@ def _kernels(signals, own): # the class of our kernels' managers; `own`: a folde
         async def start_kernel(self, **kw):
             signals.check()
             self.connection_file, signals.launching = f'{own}/connection.json', True
-            await super().start_kernel(env=env, **kw)
+            with open(f'{own}/output', 'wb') as out: # before and after its cells
+                await super().start_kernel(env=env, stdout=out, stderr=out, **kw)
             signals.kernel = self.provisioner.process
             if signals.received: signals.kernel.kill() # one has come in the meantime
     return Kernels
@@ -534,11 +556,15 @@ def _as_it_is(path): # papermill would fill in options for {}, and write to a we
 
 # %% ../../nbs/cli/80_notebooks.ipynb #ef703912
 _fewest = 128 # files that may be open: a kernel's sockets, a loader's workers
+_least = 5*2**29 # bytes of addresses: with less, a library that PyTorch loads may try for ever
 
 def _prepare(hidden): # for an execution: the file that papermill will write
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    files, memory = (resource.getrlimit(r)[0] for r in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
     if files != resource.RLIM_INFINITY and files < _fewest:
         raise OptionError(f'only {files} files may be open at a time', do='Allow more, with: ulimit -n 4096')
+    if memory != resource.RLIM_INFINITY and memory < _least:
+        what = f'only {size_in_words(memory)} of memory may be used'
+        raise OptionError(what, do='Allow more, with: ulimit -v unlimited')
     hidden.parent.mkdir(parents=True, exist_ok=True)
     hidden.unlink(missing_ok=True) # of a run that was killed
 
@@ -547,7 +573,7 @@ def _papermill(source, out, params, signals): # execute, and show what the log l
     import papermill # late: it is slow to import
     logging.getLogger('papermill').setLevel(logging.CRITICAL) # what is wrong, we say
     level = log_level(params.get('loglevel', 'info'))
-    with tempfile.TemporaryDirectory(prefix='shineon-', ignore_cleanup_errors=True) as own:
+    with _own_folder(signals) as own:
         papermill.execute_notebook(_as_it_is(source), _as_it_is(out), params, kernel_name='python3', progress_bar=False,
             stdout_file=sys.stdout if level <= logging.INFO else _OnlyWaiting(),
             stderr_file=sys.stderr if level <= logging.WARNING else None, start_timeout=300, # seconds
@@ -572,5 +598,5 @@ def execute(
         signals.ended.set()
         try: out = _put_down(hidden, folder, name, before)
         except OSError as e: out, failure = hidden, failure or e # what came first counts
-    if failure or signals.received: raise _failure(failure, name, out, signals.received) from failure
+    if failure or signals.received: raise _failure(failure, name, out, signals) from failure
     return out
