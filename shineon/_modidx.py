@@ -2121,7 +2121,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'shineon/sample/layouts.py'),
                                         'shineon.sample.layouts._silhouette': ( 'sample/layouts.html#_silhouette',
                                                                                 'shineon/sample/layouts.py'),
-                                        'shineon.sample.layouts._viton': ('sample/layouts.html#_viton', 'shineon/sample/layouts.py'),
                                         'shineon.sample.layouts._vui': ('sample/layouts.html#_vui', 'shineon/sample/layouts.py'),
                                         'shineon.sample.layouts._with_neck': ( 'sample/layouts.html#_with_neck',
                                                                                'shineon/sample/layouts.py'),

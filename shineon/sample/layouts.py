@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['SAMPLE_LAYOUTS', 'in_label_set', 'SampleLayout', 'picture_names', 'layout_files', 'make_layout']
 
-# %% ../../nbs/sample/19_layouts.ipynb #9d427a53
+# %% ../../nbs/sample/19_layouts.ipynb #6d861374
 import json
 from dataclasses import dataclass
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -23,12 +22,11 @@ from ..data.datasets import fill
 from ..data.formats import (LABEL_SETS, PARSE, body25_names, dresscode_size, mask_of_white, parse_names,
                                   part_colours)
 from ..data.labels import COCO, DENSEPOSE
-from ..data.layouts import LAYOUTS
 from .dataset import SampleVideo, _made_by, _options, _refuse, _said, make_sample, sample_files
 from .dataset import sample_videos
 from .figures import joints, motion_field
 
-# %% ../../nbs/sample/19_layouts.ipynb #b61f7d66
+# %% ../../nbs/sample/19_layouts.ipynb #6d4c899d
 def in_label_set(
     parse:np.ndarray, # `(h w)`, labels of LIP, and 20 for the neck
     name:str, # of a set, from `LABEL_SETS`
@@ -37,27 +35,27 @@ def in_label_set(
     names = LABEL_SETS[name].labels
     return np.array([names.index(n) if n in names else 0 for n in parse_names], np.uint8)[parse]
 
-# %% ../../nbs/sample/19_layouts.ipynb #25c46862
+# %% ../../nbs/sample/19_layouts.ipynb #7c9f643a
 def _labels(name): # of a label set -> what makes a parse of a picture
     return lambda p: in_label_set(p['parse'], name)
 
-# %% ../../nbs/sample/19_layouts.ipynb #6ce4df7f
+# %% ../../nbs/sample/19_layouts.ipynb #7864eb54
 def _with_neck(p):
     torso = np.isin(p['iuv'][...,0], [DENSEPOSE['torso-front'], DENSEPOSE['torso-back']])
     neck = torso & (p['parse'] == PARSE['face'])
     return np.where(neck, np.uint8(PARSE['neck']), p['parse'])
 
-# %% ../../nbs/sample/19_layouts.ipynb #43047084
+# %% ../../nbs/sample/19_layouts.ipynb #54e5068d
 def _silhouette(p): return np.where(p['parse'] > 0, np.uint8(255), np.uint8(0))
 
-# %% ../../nbs/sample/19_layouts.ipynb #e37ce1fc
+# %% ../../nbs/sample/19_layouts.ipynb #70d9608e
 def _cloth_mask(p): return mask_of_white(p['photo'])
 
-# %% ../../nbs/sample/19_layouts.ipynb #b56c949d
+# %% ../../nbs/sample/19_layouts.ipynb #eee57655
 def _coco18(p):
     return dict(version=1.0, people=[dict(pose_keypoints=p['joints'].ravel().tolist())])
 
-# %% ../../nbs/sample/19_layouts.ipynb #e255692e
+# %% ../../nbs/sample/19_layouts.ipynb #b3dae6cf
 def _body25(p):
     person = dict(zip(COCO, p['joints'].tolist()))
     hips = p['joints'][[COCO['left-hip'], COCO['right-hip']]]
@@ -65,7 +63,7 @@ def _body25(p):
     values = [v for n in body25_names for v in person.get(n, (0, 0, 0))] # the feet are not drawn as joints
     return dict(version=1.3, people=[dict(person_id=[-1], pose_keypoints_2d=values)])
 
-# %% ../../nbs/sample/19_layouts.ipynb #c8d5c9e6
+# %% ../../nbs/sample/19_layouts.ipynb #5ee4597f
 def _dresscode_joints(p):
     height, width = p['parse'].shape
     x,y,c = p['joints'].T
@@ -74,93 +72,118 @@ def _dresscode_joints(p):
     rows = np.stack([x, y, c, np.arange(len(c))], 1).round(3)
     return dict(keypoints=np.where(c[:,None] > 0, rows, [-1., -1., 0., -1.]).tolist())
 
-# %% ../../nbs/sample/19_layouts.ipynb #43e15c9e
+# %% ../../nbs/sample/19_layouts.ipynb #413d5f5a
 def _parts(p): return p['iuv'][...,0]
 
-# %% ../../nbs/sample/19_layouts.ipynb #28e7c6a9
+# %% ../../nbs/sample/19_layouts.ipynb #82638804
 def _coloured_parts(p): return part_colours('parula')[_parts(p)]
 
-# %% ../../nbs/sample/19_layouts.ipynb #57949611
+# %% ../../nbs/sample/19_layouts.ipynb #f006279e
 def _vui(p): return np.ascontiguousarray(p['iuv'][...,::-1])
 
-# %% ../../nbs/sample/19_layouts.ipynb #3ddd88cf
+# %% ../../nbs/sample/19_layouts.ipynb #335b0ad5
 def _flow(p): return motion_field(p['frame'], p['before'])
 
-# %% ../../nbs/sample/19_layouts.ipynb #5907731f
+# %% ../../nbs/sample/19_layouts.ipynb #75ca410d
+_usual_lists = (('train_pairs.txt', 'train', True), ('test_pairs.txt', 'test', False),
+                ('test_pairs_same.txt', 'test', True))
+
+# %% ../../nbs/sample/19_layouts.ipynb #a106eecd
 @dataclass(frozen=True)
 class SampleLayout:
     "How a layout keeps drawn pictures"
     name:str # as in `shineon sample --layout`
     dataset:str # the layout that reads it, a name from `LAYOUTS`
-    files:tuple # of a picture: pairs of pattern and what is in the file, a function of the picture
+    files:dict # pattern -> what is in the file, a function of the picture
     columns:tuple # of a line in a list: pairs of whose names and pattern
-    lists:tuple # triples: file, train or test, and whether people are named in what they wear
+    lists:tuple=_usual_lists # triples: file, train or test, and whether people are named in what they wear
     between:str=' ' # columns
     texts:tuple=() # other files: pairs of name and text
     shape:tuple=() # height and width whose ratio pictures must have
 
-# %% ../../nbs/sample/19_layouts.ipynb #9a512c25
+# %% ../../nbs/sample/19_layouts.ipynb #18ab6cef
 SAMPLE_LAYOUTS = Registry('layout of a sample set', home='shineon.sample.layouts')
 
-# %% ../../nbs/sample/19_layouts.ipynb #fec2555b
-def _viton(name, *more): # entry: VITON's files, and more
-    at = lambda folder, end: f'{{mode}}/{folder}/{{number}}{end}'
-    files = ((at('image', '_0.png'), itemgetter('image')), (at('cloth', '_1.png'), itemgetter('photo')),
-             (at('cloth-mask', '_1.png'), _cloth_mask), (at('image-parse', '_0.png'), _labels('lip')),
-             (at('pose', '_0_keypoints.json'), _coco18),
-             (at('warp-cloth', '_1.png.FOR.{number}_0.png'), itemgetter('cloth')))
-    lists = ('train_pairs.txt', 'train', True), ('test_pairs.txt', 'test', False), ('test_pairs_same.txt', 'test', True)
-    columns = ('person', '{number}_0.png'), ('garment', '{number}_1.png')
-    return SampleLayout(name, 'viton', (*files, *more), columns, lists)
+# %% ../../nbs/sample/19_layouts.ipynb #6e2f0de3
+_image, _photo, _worn = map(itemgetter, ('image', 'photo', 'cloth'))
 
-# %% ../../nbs/sample/19_layouts.ipynb #d6001430
-SAMPLE_LAYOUTS.add(_viton('viton'))
-SAMPLE_LAYOUTS.add(_viton('viton_plus', ('{mode}/image-parse-new/{number}_0.png', _with_neck),
-                          ('{mode}/image-mask/{number}_0.png', _silhouette)))
+# %% ../../nbs/sample/19_layouts.ipynb #cbd35041
+_viton = {'{mode}/image/{number}_0.png': _image,
+          '{mode}/cloth/{number}_1.png': _photo,
+          '{mode}/cloth-mask/{number}_1.png': _cloth_mask,
+          '{mode}/image-parse/{number}_0.png': _labels('lip'),
+          '{mode}/pose/{number}_0_keypoints.json': _coco18,
+          '{mode}/warp-cloth/{number}_1.png.FOR.{number}_0.png': _worn}
+_plus = {'{mode}/image-parse-new/{number}_0.png': _with_neck,
+         '{mode}/image-mask/{number}_0.png': _silhouette}
 
-# %% ../../nbs/sample/19_layouts.ipynb #7297b84f
-SAMPLE_LAYOUTS.add(SampleLayout(
-    'vitonhd', 'vitonhd',
-    files=(('{mode}/image/{short}_00.png', itemgetter('image')), ('{mode}/cloth/{short}_00.png', itemgetter('photo')),
-           ('{mode}/cloth-mask/{short}_00.png', _cloth_mask), ('{mode}/image-parse-v3/{short}_00.png', _labels('cihp')),
-           ('{mode}/openpose_json/{short}_00_keypoints.json', _body25),
-           ('{mode}/image-densepose/{short}_00.png', _coloured_parts),
-           ('{mode}/warp-cloth/{short}_00.png.FOR.{short}_00.png', itemgetter('cloth'))),
-    columns=(('person', '{short}_00.png'), ('garment', '{short}_00.png')),
-    lists=(('train_pairs.txt', 'train', False), ('test_pairs.txt', 'test', False),
-           ('train_pairs_same.txt', 'train', True), ('test_pairs_same.txt', 'test', True))))
+# %% ../../nbs/sample/19_layouts.ipynb #5ffe8c10
+_numbered = ('person', '{number}_0.png'), ('garment', '{number}_1.png')
 
-# %% ../../nbs/sample/19_layouts.ipynb #3a445aff
+SAMPLE_LAYOUTS.add(SampleLayout('viton', 'viton', _viton, _numbered))
+SAMPLE_LAYOUTS.add(SampleLayout('viton_plus', 'viton', _viton | _plus, _numbered))
+
+# %% ../../nbs/sample/19_layouts.ipynb #fc04d788
+_vitonhd = {'{mode}/image/{short}_00.png': _image,
+            '{mode}/cloth/{short}_00.png': _photo,
+            '{mode}/cloth-mask/{short}_00.png': _cloth_mask,
+            '{mode}/image-parse-v3/{short}_00.png': _labels('cihp'),
+            '{mode}/openpose_json/{short}_00_keypoints.json': _body25,
+            '{mode}/image-densepose/{short}_00.png': _coloured_parts,
+            '{mode}/warp-cloth/{short}_00.png.FOR.{short}_00.png': _worn}
+
+# %% ../../nbs/sample/19_layouts.ipynb #baa3e637
+_vitonhd_columns = ('person', '{short}_00.png'), ('garment', '{short}_00.png')
+_vitonhd_lists = (('train_pairs.txt', 'train', False), ('test_pairs.txt', 'test', False),
+                  ('train_pairs_same.txt', 'train', True), ('test_pairs_same.txt', 'test', True))
+
+SAMPLE_LAYOUTS.add(SampleLayout('vitonhd', 'vitonhd', _vitonhd, _vitonhd_columns, _vitonhd_lists))
+
+# %% ../../nbs/sample/19_layouts.ipynb #1165c548
 _view = '{person}/{garment}@{view}=person_half_front'
 _front = '{person}/{garment}@10=cloth_front'
+
+_mpv = {f'all/{_view}.png': _image,
+        f'all/{_front}.png': _photo,
+        'all/cloth_mask/{garment}@10=cloth_front_mask.png': _cloth_mask,
+        f'all_parsing/{_view}.png': _labels('cihp'),
+        f'all_person_clothes_keypoints/{_view}_keypoints.json': _coco18,
+        '{mode}/warp-cloth/{garment}@10=cloth_front.png.FOR.{garment}@{view}=person_half_front.png': _worn}
+
+# %% ../../nbs/sample/19_layouts.ipynb #ca04ac3a
 _mpv_list = 'all_poseA_poseB_clothes_0607.txt'
+_mpv_lists = (_mpv_list, 'train', True), (_mpv_list, 'test', True), ('all_unpaired.txt', 'test', False)
+_mpv_columns = ('person', f'{_view}.png'), ('next', f'{_view}.png'), ('garment', f'{_front}.png'), ('person', '{mode}')
 
-SAMPLE_LAYOUTS.add(SampleLayout(
-    'mpv', 'mpv',
-    files=((f'all/{_view}.png', itemgetter('image')), (f'all/{_front}.png', itemgetter('photo')),
-           ('all/cloth_mask/{garment}@10=cloth_front_mask.png', _cloth_mask),
-           (f'all_parsing/{_view}.png', _labels('cihp')),
-           (f'all_person_clothes_keypoints/{_view}_keypoints.json', _coco18),
-           ('{mode}/warp-cloth/{garment}@10=cloth_front.png.FOR.{garment}@{view}=person_half_front.png',
-            itemgetter('cloth'))),
-    columns=(('person', f'{_view}.png'), ('next', f'{_view}.png'), ('garment', f'{_front}.png'), ('person', '{mode}')),
-    lists=((_mpv_list, 'train', True), (_mpv_list, 'test', True), ('all_unpaired.txt', 'test', False)), between='\t'))
+SAMPLE_LAYOUTS.add(SampleLayout('mpv', 'mpv', _mpv, _mpv_columns, _mpv_lists, between='\t'))
 
-# %% ../../nbs/sample/19_layouts.ipynb #4aceb301
-SAMPLE_LAYOUTS.add(SampleLayout(
-    'dresscode', 'dresscode',
-    files=(('upper_body/images/{number}_0.png', itemgetter('image')),
-           ('upper_body/images/{number}_1.png', itemgetter('photo')),
-           ('upper_body/cloth-mask/{number}_1.png', _cloth_mask),
-           ('upper_body/label_maps/{number}_4.png', _labels('atr')),
-           ('upper_body/keypoints/{number}_2.json', _dresscode_joints), ('upper_body/dense/{number}_5.png', _parts),
-           ('{mode}/warp-cloth/{number}_1.png.FOR.{number}_0.png', itemgetter('cloth'))),
-    columns=(('person', '{number}_0.png'), ('garment', '{number}_1.png'), ('person', '0')),
-    lists=(('train_pairs.txt', 'train', True), ('test_pairs_paired.txt', 'test', True),
-           ('test_pairs_unpaired.txt', 'test', False)),
-    between='\t', shape=dresscode_size))
+# %% ../../nbs/sample/19_layouts.ipynb #e6e1211d
+_dresscode = {'upper_body/images/{number}_0.png': _image,
+              'upper_body/images/{number}_1.png': _photo,
+              'upper_body/cloth-mask/{number}_1.png': _cloth_mask,
+              'upper_body/label_maps/{number}_4.png': _labels('atr'),
+              'upper_body/keypoints/{number}_2.json': _dresscode_joints,
+              'upper_body/dense/{number}_5.png': _parts,
+              '{mode}/warp-cloth/{number}_1.png.FOR.{number}_0.png': _worn}
 
-# %% ../../nbs/sample/19_layouts.ipynb #5398eb83
+# %% ../../nbs/sample/19_layouts.ipynb #ef77abd2
+_dresscode_lists = (('train_pairs.txt', 'train', True), ('test_pairs_paired.txt', 'test', True),
+                    ('test_pairs_unpaired.txt', 'test', False))
+
+SAMPLE_LAYOUTS.add(SampleLayout('dresscode', 'dresscode', _dresscode, (*_numbered, ('person', '0')), _dresscode_lists,
+                                between='\t', shape=dresscode_size))
+
+# %% ../../nbs/sample/19_layouts.ipynb #e98d936a
+_own = {'{mode}/frames/{video}/{frame}.png': _image,
+        'garments/{video}.png': _photo,
+        'garments-mask/{video}.png': _cloth_mask,
+        '{mode}/parse/{video}/{frame}.png': _labels('atr'),
+        '{mode}/pose/{video}/{frame}_keypoints.json': _coco18,
+        '{mode}/densepose/{video}/{frame}.png': _vui,
+        '{mode}/flow/{video}/{frame}.flo': _flow,
+        '{mode}/warp-cloth/{video}/{video}.png.FOR.{frame}.png': _worn}
+
+# %% ../../nbs/sample/19_layouts.ipynb #3da71636
 _layout_yaml = """image: "{mode}/frames/{video}/{frame}.png"
 cloth: "garments/{video}.png"
 parse: "{mode}/parse/{video}/{frame}.png"
@@ -171,18 +194,12 @@ forms: {parse: atr, densepose: vui}
 list: "{mode}_pairs.txt"
 """
 
-SAMPLE_LAYOUTS.add(SampleLayout(
-    'own', 'own',
-    files=(('{mode}/frames/{video}/{frame}.png', itemgetter('image')), ('garments/{video}.png', itemgetter('photo')),
-           ('garments-mask/{video}.png', _cloth_mask), ('{mode}/parse/{video}/{frame}.png', _labels('atr')),
-           ('{mode}/pose/{video}/{frame}_keypoints.json', _coco18), ('{mode}/densepose/{video}/{frame}.png', _vui),
-           ('{mode}/flow/{video}/{frame}.flo', _flow),
-           ('{mode}/warp-cloth/{video}/{video}.png.FOR.{frame}.png', itemgetter('cloth'))),
-    columns=(('person', '{frame}.png'), ('garment', '{video}.png')),
-    lists=(('train_pairs.txt', 'train', True), ('test_pairs.txt', 'test', False), ('test_pairs_same.txt', 'test', True)),
-    texts=(('layout.yaml', _layout_yaml),)))
+# %% ../../nbs/sample/19_layouts.ipynb #fdb91430
+_own_columns = ('person', '{frame}.png'), ('garment', '{video}.png')
 
-# %% ../../nbs/sample/19_layouts.ipynb #7e42f04c
+SAMPLE_LAYOUTS.add(SampleLayout('own', 'own', _own, _own_columns, texts=(('layout.yaml', _layout_yaml),)))
+
+# %% ../../nbs/sample/19_layouts.ipynb #37338f41
 def picture_names(
     n_train:int, # training videos
     n_test:int, # test videos
@@ -199,16 +216,16 @@ def picture_names(
             found.append(of | numbers)
     return found
 
-# %% ../../nbs/sample/19_layouts.ipynb #b8977b30
+# %% ../../nbs/sample/19_layouts.ipynb #adbe0850
 @patch
 def paths(self:SampleLayout,
     names:dict[str,str], # of a picture, from `picture_names`
 ) -> dict: # path from the set's folder on -> what is in the file, a function of the picture
     "The files of a picture"
     first = names['view'] == '0' # nothing comes before it, so it has no flow
-    return {fill(pattern, names): make for pattern,make in self.files if not (first and make is _flow)}
+    return {fill(pattern, names): make for pattern,make in self.files.items() if not (first and make is _flow)}
 
-# %% ../../nbs/sample/19_layouts.ipynb #309d7f47
+# %% ../../nbs/sample/19_layouts.ipynb #3b58e8c2
 @patch
 def lines(self:SampleLayout,
     pictures:list[dict], # from `picture_names`
@@ -225,7 +242,7 @@ def lines(self:SampleLayout,
         found.append(self.between.join(fill(pattern, of[whose]) for whose,pattern in self.columns))
     return found
 
-# %% ../../nbs/sample/19_layouts.ipynb #3a1d2ec1
+# %% ../../nbs/sample/19_layouts.ipynb #2591fa1d
 @patch
 def list_texts(self:SampleLayout,
     pictures:list[dict], # from `picture_names`
@@ -237,7 +254,7 @@ def list_texts(self:SampleLayout,
         if text: found[name] = found.get(name, '') + text
     return found
 
-# %% ../../nbs/sample/19_layouts.ipynb #a4c20b79
+# %% ../../nbs/sample/19_layouts.ipynb #675f98d8
 def layout_files(
     layout:str, # a name from `SAMPLE_LAYOUTS`
     n_train:int, n_test:int, # training and test videos
@@ -249,14 +266,14 @@ def layout_files(
     texts = {'sample.json', *entry.list_texts(pictures), *(name for name,_ in entry.texts)}
     return texts | {path for p in pictures for path in entry.paths(p)}
 
-# %% ../../nbs/sample/19_layouts.ipynb #9a112d85
+# %% ../../nbs/sample/19_layouts.ipynb #abfa9668
 def _write(path, content): # by the ending of the name
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.png': write_png(path, content)
     elif path.suffix == '.flo': write_flo(path, content)
     else: path.write_text(json.dumps(content))
 
-# %% ../../nbs/sample/19_layouts.ipynb #3a3f22d4
+# %% ../../nbs/sample/19_layouts.ipynb #96c49abd
 def _draw_pictures(video, numbers): # of frames -> pictures, one after another
     before = None
     for i in numbers:
@@ -266,20 +283,20 @@ def _draw_pictures(video, numbers): # of frames -> pictures, one after another
                    photo=video.shows['garment'].photo, frame=frame, before=before)
         before = frame['placed']
 
-# %% ../../nbs/sample/19_layouts.ipynb #a6405523
+# %% ../../nbs/sample/19_layouts.ipynb #a9a4373d
 def _write_pictures(folder, entry, video, names): # of a video
     for p,picture in zip(names, _draw_pictures(video, [int(p['view']) for p in names])):
         for path,make in entry.paths(p).items():
             if not (folder/path).exists(): _write(folder/path, make(picture)) # photos are there once a video
 
-# %% ../../nbs/sample/19_layouts.ipynb #7b9964aa
+# %% ../../nbs/sample/19_layouts.ipynb #3f10d5f1
 def _old_files(said): # of the sample set that lies there, by its `sample.json`
     if not said: return ()
     if said.get('layout') not in list(SAMPLE_LAYOUTS): return sample_files(**{k: said[k] for k in _options})
     names = 'layout', 'n_train', 'n_test', 'n_frames', 'every'
     return layout_files(**{k: said.get(k, 1) for k in names})
 
-# %% ../../nbs/sample/19_layouts.ipynb #34f00738
+# %% ../../nbs/sample/19_layouts.ipynb #3c7c302b
 def _refuse_layout(entry, options): # what this layout cannot hold
     at_least(1, every=options['every'])
     size = options['height'], options['width']
@@ -291,7 +308,7 @@ def _refuse_layout(entry, options): # what this layout cannot hold
         raise OptionError(f'{name} names people in garments of others, and there is one {mode} video',
                           do=f'Ask for two or more with n_{mode}, or for none')
 
-# %% ../../nbs/sample/19_layouts.ipynb #15a443f2
+# %% ../../nbs/sample/19_layouts.ipynb #c039f8df
 def make_layout(
     out:str|Path, # folder to make; an older sample set there is replaced
     layout:str='viton', # vvt, or a name from `SAMPLE_LAYOUTS`
