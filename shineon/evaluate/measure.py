@@ -143,13 +143,16 @@ def _videos_or_none(folder): # of a folder that need not hold any
     except DataError: return {}
 
 # %% ../../nbs/evaluate/63_measure.ipynb #a2b9540f
-def _frame_set(video): # of a data set -> its frames, under the name that results have
+def _frame_set(video): # of a data set -> its frames
     files = {_text(Path(f.name).stem): f.files['image'] for f in video.frames}
-    return FrameSet(file_name(video.id), files, garment=_text(video.cloth.stem), fault=video.fault)
+    return FrameSet(_text(video.id), files, garment=_text(video.cloth.stem), fault=video.fault)
+
+# %% ../../nbs/evaluate/63_measure.ipynb #010f8f4c
+def _test_videos(layout, folder): return layout.videos(Path(folder), 'test', 'warp-cloth')
 
 # %% ../../nbs/evaluate/63_measure.ipynb #bab4cef4
 def _worn_truth(layout, folder): # the test videos of a data set, in the garments that are worn in them
-    find = layout.truth_videos or partial(layout.videos, datamode='test')
+    find = layout.truth_videos or partial(_test_videos, layout)
     return {v.id: v for v in map(_frame_set, find(folder))}
 
 # %% ../../nbs/evaluate/63_measure.ipynb #a8175553
@@ -400,11 +403,6 @@ def compare_frames(
 # %% ../../nbs/evaluate/63_measure.ipynb #c646590f
 def _rounded(value): # six digits, as files hold them
     return None if value is None else float(f'{value:.6g}')
-
-# %% ../../nbs/evaluate/63_measure.ipynb #bfd931f6
-def _two_sizes(shape, true): # of a result, of the truth (height, width, ...) -> words
-    (h,w,*_), (H,W,*_) = shape, true
-    return f'{w}x{h} and the truth is {W}x{H}' + ', of another shape'*(abs(w*H/(h*W) - 1) > .01)
 
 # %% ../../nbs/evaluate/63_measure.ipynb #247715ac
 def _check_rest(result, extra, truth, missing, workers): # frames without a partner, which metrics of sets look at, too
@@ -666,6 +664,11 @@ def _sizes_amiss(videos): # frames that had to be resized
     for sizes in dict.fromkeys(d['sizes'] for d in videos.values() if d.get('sizes')):
         n = sum(d['resized'] for d in videos.values() if d.get('sizes') == sizes)
         yield f'{n} frames are {sizes}: resized to compare them'
+
+# %% ../../nbs/evaluate/63_measure.ipynb #188d549a
+def _two_sizes(shape, true): # of a result, of the truth (height, width, ...) -> words
+    (h,w,*_), (H,W,*_) = shape, true
+    return f'{w}x{h} and the truth is {W}x{H}' + ', of another shape'*(abs(w*H/(h*W) - 1) > .01)
 
 # %% ../../nbs/evaluate/63_measure.ipynb #ca5c3189
 def summarise(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SAMPLE_LAYOUTS', 'in_label_set', 'SampleLayout', 'picture_names', 'layout_files', 'make_layout', 'read_with']
 
-# %% ../../nbs/sample/19_layouts.ipynb #dde53a7a
+# %% ../../nbs/sample/19_layouts.ipynb #8569ff98
 import json, shlex
 from dataclasses import dataclass
 from operator import itemgetter
@@ -27,7 +27,7 @@ from .dataset import SampleVideo, _made_by, _options, _refuse, _said, make_sampl
 from .dataset import sample_videos
 from .figures import joints, motion_field
 
-# %% ../../nbs/sample/19_layouts.ipynb #1329139c
+# %% ../../nbs/sample/19_layouts.ipynb #1734f284
 def in_label_set(
     parse:np.ndarray, # `(h w)`, labels of LIP, and 20 for the neck
     name:str, # of a set, from `LABEL_SETS`
@@ -36,27 +36,27 @@ def in_label_set(
     names = LABEL_SETS[name].labels
     return np.array([names.index(n) if n in names else 0 for n in parse_names], np.uint8)[parse]
 
-# %% ../../nbs/sample/19_layouts.ipynb #2156249a
+# %% ../../nbs/sample/19_layouts.ipynb #5fe469b0
 def _labels(name): # of a label set -> what makes a parse of a picture
     return lambda p: in_label_set(p['parse'], name)
 
-# %% ../../nbs/sample/19_layouts.ipynb #a675eb27
+# %% ../../nbs/sample/19_layouts.ipynb #1d9f3f1e
 def _with_neck(p):
     torso = np.isin(p['iuv'][...,0], [DENSEPOSE['torso-front'], DENSEPOSE['torso-back']])
     neck = torso & (p['parse'] == PARSE['face'])
     return np.where(neck, np.uint8(PARSE['neck']), p['parse'])
 
-# %% ../../nbs/sample/19_layouts.ipynb #03be140d
+# %% ../../nbs/sample/19_layouts.ipynb #9293b9f0
 def _silhouette(p): return np.where(p['parse'] > 0, np.uint8(255), np.uint8(0))
 
-# %% ../../nbs/sample/19_layouts.ipynb #9719b3f4
+# %% ../../nbs/sample/19_layouts.ipynb #c247877b
 def _cloth_mask(p): return mask_of_white(p['photo'])
 
-# %% ../../nbs/sample/19_layouts.ipynb #054ec028
+# %% ../../nbs/sample/19_layouts.ipynb #4a1d237f
 def _coco18(p):
     return dict(version=1.0, people=[dict(pose_keypoints=p['joints'].ravel().tolist())])
 
-# %% ../../nbs/sample/19_layouts.ipynb #04e36856
+# %% ../../nbs/sample/19_layouts.ipynb #6c6d1739
 def _body25(p):
     person = dict(zip(COCO, p['joints'].tolist()))
     hips = p['joints'][[COCO['left-hip'], COCO['right-hip']]]
@@ -64,7 +64,7 @@ def _body25(p):
     values = [v for n in body25_names for v in person.get(n, (0, 0, 0))] # the feet are not drawn as joints
     return dict(version=1.3, people=[dict(person_id=[-1], pose_keypoints_2d=values)])
 
-# %% ../../nbs/sample/19_layouts.ipynb #f8c5d262
+# %% ../../nbs/sample/19_layouts.ipynb #1e3178a4
 def _dresscode_joints(p):
     height, width = p['parse'].shape
     x,y,c = p['joints'].T
@@ -73,23 +73,23 @@ def _dresscode_joints(p):
     rows = np.stack([x, y, c, np.arange(len(c))], 1).round(3)
     return dict(keypoints=np.where(c[:,None] > 0, rows, [-1., -1., 0., -1.]).tolist())
 
-# %% ../../nbs/sample/19_layouts.ipynb #2f5527e0
+# %% ../../nbs/sample/19_layouts.ipynb #5edef592
 def _parts(p): return p['iuv'][...,0]
 
-# %% ../../nbs/sample/19_layouts.ipynb #c785f11e
+# %% ../../nbs/sample/19_layouts.ipynb #2bb3c132
 def _coloured_parts(p): return part_colours('parula')[_parts(p)]
 
-# %% ../../nbs/sample/19_layouts.ipynb #0c890523
+# %% ../../nbs/sample/19_layouts.ipynb #1fb71d1d
 def _vui(p): return np.ascontiguousarray(p['iuv'][...,::-1])
 
-# %% ../../nbs/sample/19_layouts.ipynb #5d3e00d8
+# %% ../../nbs/sample/19_layouts.ipynb #cbf84e9a
 def _flow(p): return motion_field(p['frame'], p['before'])
 
-# %% ../../nbs/sample/19_layouts.ipynb #66f356ef
+# %% ../../nbs/sample/19_layouts.ipynb #e3109a98
 _usual_lists = (('train_pairs.txt', 'train', True), ('test_pairs.txt', 'test', False),
                 ('test_pairs_same.txt', 'test', True))
 
-# %% ../../nbs/sample/19_layouts.ipynb #92b2f47d
+# %% ../../nbs/sample/19_layouts.ipynb #ee69ac16
 @dataclass(frozen=True)
 class SampleLayout:
     "How a layout keeps drawn pictures"
@@ -102,13 +102,17 @@ class SampleLayout:
     texts:tuple=() # other files: pairs of name and text
     shape:tuple=() # height and width whose ratio pictures must have
 
-# %% ../../nbs/sample/19_layouts.ipynb #ca90f063
-SAMPLE_LAYOUTS = Registry('layout of a sample set', home='shineon.sample.layouts')
+# %% ../../nbs/sample/19_layouts.ipynb #f4e0ace6
+def _unknown_layout(name): # -> the error
+    return OptionError(f'layout is {name!r}', do=f'Choose from vvt, {", ".join(SAMPLE_LAYOUTS)}')
 
-# %% ../../nbs/sample/19_layouts.ipynb #b464523e
+# %% ../../nbs/sample/19_layouts.ipynb #00af965e
+SAMPLE_LAYOUTS = Registry('layout of a sample set', home='shineon.sample.layouts', unknown=_unknown_layout)
+
+# %% ../../nbs/sample/19_layouts.ipynb #0d82ee41
 _image, _photo, _worn = map(itemgetter, ('image', 'photo', 'cloth'))
 
-# %% ../../nbs/sample/19_layouts.ipynb #c59018bb
+# %% ../../nbs/sample/19_layouts.ipynb #cc78103e
 _viton = {'{mode}/image/{number}_0.png': _image,
           '{mode}/cloth/{number}_1.png': _photo,
           '{mode}/cloth-mask/{number}_1.png': _cloth_mask,
@@ -118,13 +122,13 @@ _viton = {'{mode}/image/{number}_0.png': _image,
 _plus = {'{mode}/image-parse-new/{number}_0.png': _with_neck,
          '{mode}/image-mask/{number}_0.png': _silhouette}
 
-# %% ../../nbs/sample/19_layouts.ipynb #77bce38e
+# %% ../../nbs/sample/19_layouts.ipynb #f039ef28
 _numbered = ('person', '{number}_0.png'), ('garment', '{number}_1.png')
 
 SAMPLE_LAYOUTS.add(SampleLayout('viton', 'viton', _viton, _numbered))
 SAMPLE_LAYOUTS.add(SampleLayout('viton_plus', 'viton', _viton | _plus, _numbered))
 
-# %% ../../nbs/sample/19_layouts.ipynb #456ad807
+# %% ../../nbs/sample/19_layouts.ipynb #5fc48358
 _vitonhd = {'{mode}/image/{short}_00.png': _image,
             '{mode}/cloth/{short}_00.png': _photo,
             '{mode}/cloth-mask/{short}_00.png': _cloth_mask,
@@ -133,14 +137,14 @@ _vitonhd = {'{mode}/image/{short}_00.png': _image,
             '{mode}/image-densepose/{short}_00.png': _coloured_parts,
             '{mode}/warp-cloth/{short}_00.png.FOR.{short}_00.png': _worn}
 
-# %% ../../nbs/sample/19_layouts.ipynb #e995d5b1
+# %% ../../nbs/sample/19_layouts.ipynb #aea6965e
 _vitonhd_columns = ('person', '{short}_00.png'), ('garment', '{short}_00.png')
 _vitonhd_lists = (('train_pairs.txt', 'train', False), ('test_pairs.txt', 'test', False),
                   ('train_pairs_same.txt', 'train', True), ('test_pairs_same.txt', 'test', True))
 
 SAMPLE_LAYOUTS.add(SampleLayout('vitonhd', 'vitonhd', _vitonhd, _vitonhd_columns, _vitonhd_lists))
 
-# %% ../../nbs/sample/19_layouts.ipynb #74f9a171
+# %% ../../nbs/sample/19_layouts.ipynb #fcb66a11
 _view = '{person}/{garment}@{view}=person_half_front'
 _front = '{person}/{garment}@10=cloth_front'
 
@@ -151,14 +155,14 @@ _mpv = {f'all/{_view}.png': _image,
         f'all_person_clothes_keypoints/{_view}_keypoints.json': _coco18,
         '{mode}/warp-cloth/{garment}@10=cloth_front.png.FOR.{garment}@{view}=person_half_front.png': _worn}
 
-# %% ../../nbs/sample/19_layouts.ipynb #7e81b78c
+# %% ../../nbs/sample/19_layouts.ipynb #07b634dd
 _mpv_list = 'all_poseA_poseB_clothes_0607.txt'
 _mpv_lists = (_mpv_list, 'train', True), (_mpv_list, 'test', True), ('all_unpaired.txt', 'test', False)
 _mpv_columns = ('person', f'{_view}.png'), ('next', f'{_view}.png'), ('garment', f'{_front}.png'), ('person', '{mode}')
 
 SAMPLE_LAYOUTS.add(SampleLayout('mpv', 'mpv', _mpv, _mpv_columns, _mpv_lists, between='\t'))
 
-# %% ../../nbs/sample/19_layouts.ipynb #87ba07be
+# %% ../../nbs/sample/19_layouts.ipynb #9089f20f
 _dresscode = {'upper_body/images/{number}_0.png': _image,
               'upper_body/images/{number}_1.png': _photo,
               'upper_body/cloth-mask/{number}_1.png': _cloth_mask,
@@ -167,14 +171,14 @@ _dresscode = {'upper_body/images/{number}_0.png': _image,
               'upper_body/dense/{number}_5.png': _parts,
               '{mode}/warp-cloth/{number}_1.png.FOR.{number}_0.png': _worn}
 
-# %% ../../nbs/sample/19_layouts.ipynb #a571cc9d
+# %% ../../nbs/sample/19_layouts.ipynb #1613da60
 _dresscode_lists = (('train_pairs.txt', 'train', True), ('test_pairs_paired.txt', 'test', True),
                     ('test_pairs_unpaired.txt', 'test', False))
 
 SAMPLE_LAYOUTS.add(SampleLayout('dresscode', 'dresscode', _dresscode, (*_numbered, ('person', '0')), _dresscode_lists,
                                 between='\t', shape=dresscode_size))
 
-# %% ../../nbs/sample/19_layouts.ipynb #acdef763
+# %% ../../nbs/sample/19_layouts.ipynb #8f319826
 _own = {'{mode}/frames/{video}/{frame}.png': _image,
         'garments/{video}.png': _photo,
         'garments-mask/{video}.png': _cloth_mask,
@@ -184,7 +188,7 @@ _own = {'{mode}/frames/{video}/{frame}.png': _image,
         '{mode}/flow/{video}/{frame}.flo': _flow,
         '{mode}/warp-cloth/{video}/{video}.png.FOR.{frame}.png': _worn}
 
-# %% ../../nbs/sample/19_layouts.ipynb #4aa48858
+# %% ../../nbs/sample/19_layouts.ipynb #14b68f03
 _layout_yaml = """image: "{mode}/frames/{video}/{frame}.png"
 cloth: "garments/{video}.png"
 parse: "{mode}/parse/{video}/{frame}.png"
@@ -195,12 +199,12 @@ forms: {parse: atr, densepose: vui}
 list: "{mode}_pairs.txt"
 """
 
-# %% ../../nbs/sample/19_layouts.ipynb #eda38fb3
+# %% ../../nbs/sample/19_layouts.ipynb #1f50d034
 _own_columns = ('person', '{frame}.png'), ('garment', '{video}.png')
 
 SAMPLE_LAYOUTS.add(SampleLayout('own', 'own', _own, _own_columns, texts=(('layout.yaml', _layout_yaml),)))
 
-# %% ../../nbs/sample/19_layouts.ipynb #f0580bbe
+# %% ../../nbs/sample/19_layouts.ipynb #5ad5bdb0
 def picture_names(
     n_train:int, # training videos
     n_test:int, # test videos
@@ -217,7 +221,7 @@ def picture_names(
             found.append(of | numbers)
     return found
 
-# %% ../../nbs/sample/19_layouts.ipynb #df162073
+# %% ../../nbs/sample/19_layouts.ipynb #e091967d
 @patch
 def paths(self:SampleLayout,
     names:dict[str,str], # of a picture, from `picture_names`
@@ -226,7 +230,7 @@ def paths(self:SampleLayout,
     first = names['view'] == '0' # nothing comes before it, so it has no flow
     return {fill(pattern, names): make for pattern,make in self.files.items() if not (first and make is _flow)}
 
-# %% ../../nbs/sample/19_layouts.ipynb #2da430da
+# %% ../../nbs/sample/19_layouts.ipynb #319d70f9
 @patch
 def lines(self:SampleLayout,
     pictures:list[dict], # from `picture_names`
@@ -243,7 +247,7 @@ def lines(self:SampleLayout,
         found.append(self.between.join(fill(pattern, of[whose]) for whose,pattern in self.columns))
     return found
 
-# %% ../../nbs/sample/19_layouts.ipynb #cf41ba03
+# %% ../../nbs/sample/19_layouts.ipynb #8079964a
 @patch
 def list_texts(self:SampleLayout,
     pictures:list[dict], # from `picture_names`
@@ -255,7 +259,7 @@ def list_texts(self:SampleLayout,
         if text: found[name] = found.get(name, '') + text
     return found
 
-# %% ../../nbs/sample/19_layouts.ipynb #f58539a4
+# %% ../../nbs/sample/19_layouts.ipynb #f7b58e72
 def layout_files(
     layout:str, # a name from `SAMPLE_LAYOUTS`
     n_train:int, n_test:int, # training and test videos
@@ -267,14 +271,14 @@ def layout_files(
     texts = {'sample.json', *entry.list_texts(pictures), *(name for name,_ in entry.texts)}
     return texts | {path for p in pictures for path in entry.paths(p)}
 
-# %% ../../nbs/sample/19_layouts.ipynb #0f2b877f
+# %% ../../nbs/sample/19_layouts.ipynb #06acdb3a
 def _write(path, content): # by the ending of the name
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.png': write_png(path, content)
     elif path.suffix == '.flo': write_flo(path, content)
     else: path.write_text(json.dumps(content))
 
-# %% ../../nbs/sample/19_layouts.ipynb #1e0f812c
+# %% ../../nbs/sample/19_layouts.ipynb #070940c0
 def _draw_pictures(video, numbers): # of frames -> pictures, one after another
     before = None
     for i in numbers:
@@ -284,13 +288,13 @@ def _draw_pictures(video, numbers): # of frames -> pictures, one after another
                    photo=video.shows['garment'].photo, frame=frame, before=before)
         before = frame['placed']
 
-# %% ../../nbs/sample/19_layouts.ipynb #8a5cdf28
+# %% ../../nbs/sample/19_layouts.ipynb #dc37ec95
 def _write_pictures(folder, entry, video, names): # of a video
     for p,picture in zip(names, _draw_pictures(video, [int(p['view']) for p in names])):
         for path,make in entry.paths(p).items():
             if not (folder/path).exists(): _write(folder/path, make(picture)) # photos are there once a video
 
-# %% ../../nbs/sample/19_layouts.ipynb #941ef2ca
+# %% ../../nbs/sample/19_layouts.ipynb #766539e4
 def _old_files(said): # of the sample set that lies there, by its `sample.json`
     if not said: return ()
     if said.get('layout') not in list(SAMPLE_LAYOUTS): return sample_files(**{k: said[k] for k in _options})
@@ -298,7 +302,7 @@ def _old_files(said): # of the sample set that lies there, by its `sample.json`
     numbers = (said[k] for k in ('n_train', 'n_test', 'n_frames'))
     return layout_files(said['layout'], *numbers, every if isinstance(every, int) and every > 0 else 1)
 
-# %% ../../nbs/sample/19_layouts.ipynb #360e7738
+# %% ../../nbs/sample/19_layouts.ipynb #f7931433
 def _refuse_layout(entry, options): # what this layout cannot hold
     at_least(1, every=options['every'])
     size = options['height'], options['width']
@@ -310,7 +314,7 @@ def _refuse_layout(entry, options): # what this layout cannot hold
         raise OptionError(f'{name} names people in garments of others, and there is one {mode} video',
                           do=f'Ask for two or more with n_{mode}, or for none')
 
-# %% ../../nbs/sample/19_layouts.ipynb #0bca0c16
+# %% ../../nbs/sample/19_layouts.ipynb #68814289
 def make_layout(
     out:str|Path, # folder to make; an older sample set there is replaced
     layout:str='viton', # vvt, or a name from `SAMPLE_LAYOUTS`
@@ -342,7 +346,7 @@ def make_layout(
         for name,text in texts.items(): (new/name).write_text(text)
     return out
 
-# %% ../../nbs/sample/19_layouts.ipynb #8e2d71c6
+# %% ../../nbs/sample/19_layouts.ipynb #4bc751a2
 def read_with(
     layout:str, # a name from `SAMPLE_LAYOUTS`
     out:str|Path, # folder of the set
