@@ -214,14 +214,17 @@ def _finite(name, value): # of an option that belongs to no run notebook
 
 # %% ../../nbs/cli/85_main.ipynb #fe7a0b03
 def _sample(p, look):
-    "Make a sample data set in VVT layout: animated people, true annotations, true try-on results."
+    "Make a sample data set: animated people, true annotations and, in the layout of VVT, true try-on results."
     p.add_argument('out', help='folder to make')
+    p.add_argument('--layout', default='vvt', metavar='STR', help='vvt, viton, viton_plus, vitonhd, mpv, dresscode '
+                   'or own: how its files lie (default: vvt)')
     def add(name, default, text):
         text = f'{text} (default: {default})'
         p.add_argument(f'--{name}', type=int, default=default, help=text, metavar='INT')
     add('n_train', 8, 'training videos')
     add('n_test', 2, 'test videos')
     add('n_frames', 24, 'frames of a video')
+    add('every', 1, 'where frames become single pictures: one of every so many')
     add('height', 256, 'rows of a frame')
     add('width', 192, 'columns of a frame')
     add('seed', 0, 'same seed, same bytes')
@@ -229,11 +232,12 @@ def _sample(p, look):
 
 # %% ../../nbs/cli/85_main.ipynb #ca7a7e86
 def _make_sample(args):
-    from shineon.sample.dataset import make_sample # late: it imports NumPy and more
-    names = 'n_train', 'n_test', 'n_frames', 'height', 'width', 'seed'
+    from shineon.sample.layouts import SAMPLE_LAYOUTS, make_layout, read_with # late: they import NumPy and more
+    names = 'n_train', 'n_test', 'n_frames', 'every', 'height', 'width', 'seed'
     for name in names: _finite(name, getattr(args, name))
-    make_sample(args.out, **{k: getattr(args, k) for k in names})
+    make_layout(args.out, args.layout, **{k: getattr(args, k) for k in names})
     print(f'{args.n_train} training and {args.n_test} test videos in {args.out}')
+    if args.layout in SAMPLE_LAYOUTS: print(f'Read it with {read_with(args.layout, args.out)}')
 
 # %% ../../nbs/cli/85_main.ipynb #86b191c2
 def _train(p, look):

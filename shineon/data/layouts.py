@@ -62,6 +62,7 @@ class Layout:
     truth:Callable=_no_truth # root, video, cloth -> (picture, grid) of each frame; empty without truth
     true_folders:Callable=_no_true_folders # root -> folders of true frames; folder of flow, or None
     photo:Callable=_no_photo # root, stem of a garment's file -> its product photo, or None
+    truth_videos:Callable|None=None # root -> videos whose frames are true; those of `test` when not given
     pairs:Callable=_no_pairs # root, videos, datamode, data_list -> (garment, video) of each line of a list
     lists:bool=False # does it take `data_list`, in `videos` and `pairs`?
     parts:tuple[str,...]=() # layouts of several sets that are trained on together

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -157,6 +158,19 @@ def _videos_or_none(folder): # of a folder that need not hold any
     try: return find_videos(folder)
     except DataError: return {}
 
+# %% ../../nbs/evaluate/63_measure.ipynb #a2b9540f
+def _frame_set(video): # of a data set -> its frames
+    files = {_text(Path(f.name).stem): f.files['image'] for f in video.frames}
+    return FrameSet(_text(video.id), files, garment=_text(video.cloth.stem), fault=video.fault)
+
+# %% ../../nbs/evaluate/63_measure.ipynb #010f8f4c
+def _test_videos(layout, folder): return layout.videos(Path(folder), 'test', 'warp-cloth')
+
+# %% ../../nbs/evaluate/63_measure.ipynb #bab4cef4
+def _worn_truth(layout, folder): # the test videos of a data set, in the garments that are worn in them
+    find = layout.truth_videos or partial(_test_videos, layout)
+    return {v.id: v for v in map(_frame_set, find(folder))}
+
 # %% ../../nbs/evaluate/63_measure.ipynb #a8175553
 def find_truth(
     folder:str|Path, # as for `find_videos`, or a data set in a layout that can be recognised
@@ -165,7 +179,7 @@ def find_truth(
     layout = find_layout(folder)
     if layout is None: return find_videos(folder), None
     (*places,), flow = layout.true_folders(folder)
-    if not places: raise DataError('this data set has no true frames', folder, 'Give one that has test videos')
+    if not places: return _worn_truth(layout, folder), None
     frames, *others = places
     known = find_videos(frames)
     for other in others: known |= _videos_or_none(other) # it may hold grids only
@@ -181,6 +195,7 @@ def match_truth(
     if result.id == '.' and len(truth) == 1: return next(iter(truth.values())), True
     person = result.id.rpartition('/')[0]
     if person not in truth: return None, False
+    if worn := truth[person].garment: return truth[person], result.garment == worn
     own = person.rpartition('/')[2].upper()
     rest = result.garment.upper().removeprefix(own)
     return truth[person], result.garment.upper().startswith(own) and not rest[:1].isalnum() # G11 is not G1
@@ -376,23 +391,23 @@ def compare_frames(
     workers:int=4, # threads that read
     device:str|torch.device='cpu', # where to compute
     tick:Callable=lambda n: None, # is told how many frames are done, after each batch
-) -> dict: # `names` of true frames, `missing`, `extra`, `per_frame`: values by metric, `estimated_flows`, `resized`
+) -> dict: # `names` of true frames, `missing`, `extra`, `per_frame` by metric, `estimated_flows`, `resized`, `sizes`
     "Every metric of every frame of one video"
     both, missing, extra = match_frames(result, truth)
     order = {n: i for i,n in enumerate(truth.names)}
     true, meter = TrueVideo(metrics), FrameMeter(metrics, protocol, networks)
-    person, resized = truth.id.split('/')[0], 0
+    person, resized, sizes = truth.id.split('/')[0], 0, ''
     for names,pics,scene in matched_frames(result, truth, both, batch_size, workers):
         scene = _tensor(scene).to(device)
         size = scene.shape[-2:]
-        resized += len(pics)*(pics[0].shape[:2] != tuple(size))
+        if pics[0].shape[:2] != tuple(size): resized, sizes = resized + len(pics), _two_sizes(pics[0].shape, size)
         flows = [read_flow(flow, person, n, size) if true.with_flow else None for n in names]
         motion = true.add(scene, [order[n] for n in names], flows)
         meter.add(_tensor(pics, size).to(device), motion, scene)
         tick(len(names))
     per_frame = {k: [_rounded(v) for v in values] for k,values in meter.values.items()}
     return dict(names=[b for _,b in both], missing=missing, extra=extra, per_frame=per_frame,
-                estimated_flows=true.estimated, resized=resized)
+                estimated_flows=true.estimated, resized=resized, sizes=sizes)
 
 # %% ../../nbs/evaluate/63_measure.ipynb #c646590f
 def _rounded(value): # six digits, as files hold them
@@ -653,6 +668,17 @@ def _frames_amiss(name, d): # what a video's frames lack
         if frames: yield f'{name}: {len(frames)} {said}: {some}'
     if not d['names']: yield f'{name}: no frame has a true one of its name'
 
+# %% ../../nbs/evaluate/63_measure.ipynb #7048690c
+def _sizes_amiss(videos): # frames that had to be resized
+    for sizes in dict.fromkeys(d['sizes'] for d in videos.values() if d.get('sizes')):
+        n = sum(d['resized'] for d in videos.values() if d.get('sizes') == sizes)
+        yield f'{n} frames are {sizes}: resized to compare them'
+
+# %% ../../nbs/evaluate/63_measure.ipynb #188d549a
+def _two_sizes(shape, true): # of a result, of the truth (height, width, ...) -> words
+    (h,w,*_), (H,W,*_) = shape, true
+    return f'{w}x{h} and the truth is {W}x{H}' + ', of another shape'*(abs(w*H/(h*W) - 1) > .01)
+
 # %% ../../nbs/evaluate/63_measure.ipynb #ca5c3189
 def summarise(
     metrics:Iterable[Metric], # of pairs and of time
@@ -697,12 +723,14 @@ def _problems(protocol, unmatched, videos, failed): # what to know of the figure
     yield from unmatched
     for k,why in failed.items(): yield f'{k}: {why}'
     for k,d in videos.items(): yield from _frames_amiss(k, d)
+    yield from _sizes_amiss(videos)
 
 # %% ../../nbs/evaluate/63_measure.ipynb #25daf6a7
 def _counts(videos, flow): # of frames, for the record; what only the record says is taken out of the videos
     frames = sum(d['frames'] for d in videos.values())
     estimated = sum(d.pop('estimated_flows') for d in videos.values())
     resized = sum(d.pop('resized') for d in videos.values())
+    for d in videos.values(): d.pop('sizes', None)
     return dict(videos=len(videos), frames=frames, resized_frames=resized, psnr_of_equal_frames=100,
                 optical_flow=dict(folder=flow is not None, estimated=estimated))
 
