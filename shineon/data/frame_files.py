@@ -161,7 +161,7 @@ class FrameFile:
     sized:bool=True # it must be as large as its frame
     resized:bool=False # or it has the working size already
     first:Callable|None=None # height, width -> array that stands for it in a video's first frame
-    check:Callable|None=None # path, frame's size, form -> (height, width), or None for what has no size; else it is read
+    check:Callable|None=None # path, frame's size, form -> (height, width), or None: it has no size; else it is read
     find:Callable|None=None # path of a product photo -> path of this file, for files of a garment
     missing:str='no {kind} file for this frame' # may name `{kind}`, `{frame}` and `{cloth}`
     do:str='Make the file, or remove the frame' # the remedy

@@ -193,7 +193,8 @@ def begin_run(
 def _part_root(part, layout, options): # of one of several sets that are trained on together
     root = layout_root(LAYOUTS[part], options)
     if root: return root
-    raise OptionError(f'no {LAYOUTS[part].root_option}', do=f'{layout.name} takes {", ".join(layout.parts)}: name the folder of each')
+    do = f'{layout.name} takes {", ".join(layout.parts)}: name the folder of each'
+    raise OptionError(f'no {LAYOUTS[part].root_option}', do=do)
 
 # %% ../../nbs/train/49_learner.ipynb #f61ad231
 def find_data(
