@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['PROBLEMS', 'Problem', 'Finding', 'Scope', 'Report', 'check_data', 'show_progress']
 
-# %% ../../nbs/data/19_check.ipynb #73dd3dac
+# %% ../../nbs/data/19_check.ipynb #3fdeb725
 import json, multiprocessing, os, signal, sys, time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from io import BytesIO
@@ -36,9 +37,10 @@ class Problem:
     says:str # what it is
     error:bool=True # else it is a warning: training goes on
 
-# %% ../../nbs/data/19_check.ipynb #b1d6e400
+# %% ../../nbs/data/19_check.ipynb #07e02302
 PROBLEMS = {
     'no videos': Problem('training or test videos cannot be listed'),
+    'wrong list': Problem('a list of pairs cannot be read, or names what is not there'),
     'missing': Problem('a file is not there'),
     'two of one name': Problem('two files could be meant'),
     'unreadable': Problem('a file of no known kind, or damaged'),
@@ -53,6 +55,7 @@ PROBLEMS = {
     'far joints': Problem('single joints far from the person', error=False),
     'nobody': Problem('no person was found', error=False),
     'doubtful mask': Problem('the mask of a garment looks wrong', error=False),
+    'no own garment': Problem('of a test person, who tries on others', error=False),
     'short video': Problem('fewer frames than `n_frames_total`', error=False),
     'twins': Problem('a test picture is a training picture, too', error=False),
     'twin garments': Problem('a garment of the test is one of training, too', error=False)}
@@ -116,13 +119,14 @@ def _why(path): # a file could not be read -> its problem
     if _is_cut(data): return 'truncated'
     return 'wrong mode' if _is_whole(path, data) else 'unreadable'
 
-# %% ../../nbs/data/19_check.ipynb #3dfdd9da
+# %% ../../nbs/data/19_check.ipynb #03eaea7d
 @dataclass(frozen=True)
 class Scope:
     "What is expected of the videos of a set"
     mode:str # train or test
     kinds:tuple[str,...] # of file that each frame has, the picture first
     masks:bool=False # do garments have mask files?
+    others:bool=False # does a list say what they try on?
     n_frames_total:int=1 # frames that a video needs
     cloth_mask_way:str='white' # how a mask is guessed that no file gives
 
@@ -312,14 +316,14 @@ def _worn(self:_Look, garments): # the garment, once for all who wear it
 def _fault(e): # what a layout has found -> its problem
     return {'two': 'two of one name', 'unreadable': 'unreadable'}.get(str(e).split()[0], 'missing')
 
-# %% ../../nbs/data/19_check.ipynb #224ff29e
+# %% ../../nbs/data/19_check.ipynb #2211a1ae
 @patch
 def __call__(self:_Look, garments): # photo -> what was found there; -> itself
     v, least = self.video, self.scope.n_frames_total
-    for e in (v.fault, v.cloth_fault):
-        if e: self._note(_fault(e), e)
+    if v.fault: self._note(_fault(v.fault), v.fault)
+    if v.cloth_fault: self._note('no own garment' if self.scope.others else _fault(v.cloth_fault), v.cloth_fault)
     if not v.fault: self._frames()
-    if not v.fault and len(v.frames) < least:
+    if not v.fault and 0 < len(v.frames) < least:
         what = f'{len(v.frames)} frames, and clips have {least}: the rest is filled with zeros'
         self._note('short video', DataError(what, v.id), v.frames[0].files['image'].parent)
     if not v.cloth_fault and v.cloth.name: self._worn(garments)
@@ -393,23 +397,30 @@ def _parts(scope, videos, files=400): # -> scope and some videos, about so many 
             part, n = [], 0
     if part: yield scope, part
 
-# %% ../../nbs/data/19_check.ipynb #3aa8afba
-def _begin(): # in a new process: who started it is stopped, not this one; each has one core
-    import cv2
+# %% ../../nbs/data/19_check.ipynb #3d9709dc
+def _begin(): # in a new process: who started it is told to stop, not this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)
+
+# %% ../../nbs/data/19_check.ipynb #f9162c00
+@contextmanager
+def _no_threads(): # of OpenCV
+    import cv2
+    n = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try: yield
+    finally: cv2.setNumThreads(n)
 
 # %% ../../nbs/data/19_check.ipynb #c5a5964e
 def _died(part): # the error
     what = 'a process that checked files was killed; memory may have run out'
     return DataError(what, f'at or after {part[1][0].id}', 'Give fewer --workers, or look at the files there')
 
-# %% ../../nbs/data/19_check.ipynb #104fd4c9
+# %% ../../nbs/data/19_check.ipynb #401fae85
 def _results(parts, workers): # of `_look_at`, as they come
     if workers < 2 or len(parts) < 2: yield from map(_look_at, parts); return
     fork = multiprocessing.get_context('fork' if 'fork' in multiprocessing.get_all_start_methods() else None)
-    with ProcessPoolExecutor(min(workers, len(parts)), fork, _begin) as pool:
+    with _no_threads(), ProcessPoolExecutor(min(workers, len(parts)), fork, _begin) as pool:
         jobs = {pool.submit(_look_at, p): p for p in parts}
         waiting = dict(jobs)
         try:
@@ -441,6 +452,15 @@ def _kinds(found): # mode -> videos -> mode -> kinds of file that their frames s
     anywhere = set().union(*there.values()) - {'warped'} # which may have been made for one part only
     def of(kinds): return 'image', *(k for k in FILES if k in anywhere | kinds and k != 'image')
     return {mode: of(kinds) for mode,kinds in there.items()}
+
+# %% ../../nbs/data/19_check.ipynb #68b4d32f
+def _tried_on(layout, root, videos, mode): # garments of a test list, as videos without frames; findings
+    if mode != 'test' or not layout.lists or any(v.fault for v in videos): return [], []
+    try: pairs = layout.pairs(root, videos, mode)
+    except DataError as e: return [], [Finding('wrong list', str(e), mode)]
+    own = {v.cloth for v in videos}
+    first = {photo: v for photo,v in reversed(pairs) if photo not in own}
+    return [Video(v.id, photo, []) for photo,v in first.items()], []
 
 # %% ../../nbs/data/19_check.ipynb #3668d867
 def _have_masks(videos): # does one of some garments have a mask file?
@@ -475,7 +495,7 @@ class Report:
     files:int=0 # how many were read
     seconds:float=0. # that it took
 
-# %% ../../nbs/data/19_check.ipynb #5f542286
+# %% ../../nbs/data/19_check.ipynb #078edb8e
 def _nothing(done, total): "Shows no progress"
 
 def check_data(
@@ -494,9 +514,10 @@ def check_data(
     report, parts, kinds = Report(str(root), layout.name, videos), [], _kinds(videos)
     for mode,theirs in videos.items():
         report.forms[mode], others = _settle(theirs, mode, kinds[mode])
-        found += others
-        scope = Scope(mode, kinds[mode], _have_masks(theirs), n_frames_total, cloth_mask_way)
-        parts += _parts(scope, theirs)
+        worn, wrong = _tried_on(layout, Path(root), theirs, mode)
+        found += others + wrong
+        scope = Scope(mode, kinds[mode], _have_masks(theirs + worn), bool(worn), n_frames_total, cloth_mask_way)
+        parts += _parts(scope, theirs + worn)
     report._add(found, parts, workers or os.cpu_count() or 1, progress)
     report.seconds = time.perf_counter() - start
     return report
@@ -537,11 +558,11 @@ def errors(self:Report) -> list[Finding]: # without warnings
     "What training would stop at, or learn wrongly"
     return [f for f in self.findings if f.error]
 
-# %% ../../nbs/data/19_check.ipynb #556a65a7
+# %% ../../nbs/data/19_check.ipynb #8e7be5d0
 @patch
 def good(self:Report) -> list[str]: # ids, of training first
     "Samples without an error; warnings don't count. An error of a whole part counts for all of its samples"
-    bad = {(f.mode, f.video) for f in self.errors()}
+    bad = {(f.mode, f.video) for f in self.errors() if f.problem != 'wrong list'}
     return [v.id for mode,videos in self.videos.items() for v in videos if not {(mode, v.id), (mode, '')} & bad]
 
 # %% ../../nbs/data/19_check.ipynb #b7266434
