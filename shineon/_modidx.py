@@ -895,6 +895,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'shineon.data.check._Look._joints': ('data/check.html#_look._joints', 'shineon/data/check.py'),
                                     'shineon.data.check._Look._note': ('data/check.html#_look._note', 'shineon/data/check.py'),
                                     'shineon.data.check._Look._person': ('data/check.html#_look._person', 'shineon/data/check.py'),
+                                    'shineon.data.check._Look._say': ('data/check.html#_look._say', 'shineon/data/check.py'),
                                     'shineon.data.check._Look._stored': ('data/check.html#_look._stored', 'shineon/data/check.py'),
                                     'shineon.data.check._Look._worn': ('data/check.html#_look._worn', 'shineon/data/check.py'),
                                     'shineon.data.check._begin': ('data/check.html#_begin', 'shineon/data/check.py'),

@@ -61,6 +61,10 @@ def noise(f): return np.random.default_rng(0).normal(0, 12, f.shape).astype(np.f
 
 def half(a): return a[::2,::2]
 
+def backwards(a): return a[...,::-1].copy()
+
+def of_another(a): return (a + [0,200,0])*[.1,.1,1]
+
 def elsewhere(a): return np.roll(a, a.shape[1]//2, 1)
 
 # kind of file, what is done to that of frame 2 -> the problem
@@ -79,13 +83,13 @@ of_frames = {
     'stretched parse': ('parse', lambda p: change(p, lambda a: a*12), 'wrong labels'),
     'parse as JPEG': ('parse', smeared, 'wrong labels'),
     'mask in place of a parse': ('parse', lambda p: change(p, lambda a: (a > 0)*np.uint8(255)), 'wrong labels'),
-    'void in a parse': ('parse', lambda p: change(p, lambda a: np.where(a > 0, a, 255).astype(np.uint8)), 'wrong labels'),
+    'void in a parse': ('parse', lambda p: change(p, lambda a: np.where(a, a, np.uint8(255))), 'wrong labels'),
     'parse of ATR': ('parse', lambda p: change(p, to_atr), 'wrong labels'),
     'parse of 16 bits': ('parse', lambda p: save(p, picture(p).astype(np.uint16)), 'wrong mode'),
     'empty parse': ('parse', lambda p: change(p, np.zeros_like), 'nobody'),
     'parse of another person': ('parse', lambda p: change(p, elsewhere), 'different people'),
     'no DensePose': ('densepose', os.remove, 'missing'),
-    'DensePose as OpenCV writes it': ('densepose', lambda p: change(p, lambda a: a[...,::-1].copy()), 'wrong densepose'),
+    'DensePose as OpenCV writes it': ('densepose', lambda p: change(p, backwards), 'wrong densepose'),
     'photo in place of DensePose': ('densepose', lambda p: change(p, lambda a: 255 - a), 'wrong densepose'),
     'DensePose of half the size': ('densepose', lambda p: change(p, half), 'wrong size'),
     'empty DensePose': ('densepose', lambda p: change(p, np.zeros_like), 'nobody'),
@@ -96,7 +100,7 @@ of_frames = {
     'joints of nobody': ('keypoints', lambda p: p.write_text('{"people": []}'), 'nobody'),
     'sixteen joints': ('keypoints', lambda p: joints(p, lambda a: a[:16]), 'wrong joints'),
     'joints of a larger picture': ('keypoints', lambda p: joints(p, lambda a: a*[4,4,1]), 'wrong joints'),
-    'joints of another person': ('keypoints', lambda p: joints(p, lambda a: (a + [0,200,0])*[.1,.1,1]), 'different people'),
+    'joints of another person': ('keypoints', lambda p: joints(p, of_another), 'different people'),
     'a joint far away': ('keypoints', lambda p: joints(p, joint_far), 'far joints'),
     'no flow': ('flow', os.remove, 'missing'),
     'flow cut short': ('flow', cut, 'truncated'),
@@ -169,7 +173,7 @@ def test_form_of_a_set_is_no_damage(broken):
     "All DensePose pictures in another order: converted, as training does; but the one that is not"
     videos = vvt_videos(broken) + vvt_videos(broken, 'test')
     paths = [f.files['densepose'] for v in videos for f in v.frames]
-    for p in paths[1:]: change(p, lambda a: a[...,::-1].copy())
+    for p in paths[1:]: change(p, backwards)
     report = check_data(broken, workers=1)
     assert report.forms['train']['densepose'] == 'vui' and 'densepose as vui' in report.table()
     assert [(f.problem, f.frame) for f in report.findings] == [('wrong densepose', videos[0].frames[0].name)]
@@ -228,7 +232,7 @@ of_viton = {
     'a list names a garment that is not there': (lambda root: add_line(root, 'test', '000010_0.png 000077_1.png'),
                                                  [('wrong list', 'test', '')]),
     'a line with three values': (lambda root: add_line(root, 'test', 'a b c'), [('no videos', 'test', '')]),
-    'all parses of ATR': (all_of_atr, [('wrong labels', 'train', '')] + [('wrong labels', 'train', f'00000{i}_0') for i in range(2)]),
+    'all parses of ATR': (all_of_atr, [('wrong labels', 'train', id) for id in ('', '000000_0', '000001_0')]),
     'a test picture of training': (renamed_twin, [('twins', 'test', '000011_0')])}
 
 @pytest.mark.parametrize('spoil, expected', of_viton.values(), ids=of_viton)
@@ -253,7 +257,8 @@ def test_command(broken, tmp_path, capsys):
     cut(train[0].frames[1].files['image'])
     train[0].frames[2].files['parse'].unlink()
     save(train[2].cloth, np.full_like(picture(train[2].cloth), 250))
-    out = {k: tmp_path/'out'/name for k,name in dict(json='report.json', sheet='sheet.png', fix_list='good.txt').items()}
+    names = dict(json='report.json', sheet='sheet.png', fix_list='good.txt')
+    out = {k: tmp_path/'out'/name for k,name in names.items()}
     options = [o for k,path in out.items() for o in (f'--{k}', path)]
     assert shineon('check', broken, '--workers', 1, *options) == 1
     said = capsys.readouterr()

@@ -142,7 +142,12 @@ class _Look: # at one video
 def _note(self:_Look, problem, what, path='', frame=''):
     self.found.append(Finding(problem, str(what), self.scope.mode, self.video.id, frame, str(path)))
 
-# %% ../../nbs/data/19_check.ipynb #bfaa3d41
+# %% ../../nbs/data/19_check.ipynb #51cea482
+@patch
+def _say(self:_Look, problem, what, path, frame='', do='Make both from the same picture'):
+    self._note(problem, DataError(what, path, do), path, frame)
+
+# %% ../../nbs/data/19_check.ipynb #e545c5be
 @patch
 def _stored(self:_Look, kind, path, frame=''): # what a file holds; None where it cannot be read
     self.n += 1
@@ -151,16 +156,14 @@ def _stored(self:_Look, kind, path, frame=''): # what a file holds; None where i
     except DataError as e: return self._note(_why(path), e, path, frame)
     if kind.check is not check_picture or found.dtype == np.uint8 and found.shape[2:] in ((), (3,)): return found
     what = f'a {kind.name} of {found.dtype}, shape {found.shape}'
-    return self._note('wrong mode', DataError(what, path, 'Save 8 bits, one or three channels'), path, frame)
+    return self._say('wrong mode', what, path, frame, 'Save 8 bits, one or three channels')
 
-# %% ../../nbs/data/19_check.ipynb #76a9ba0e
+# %% ../../nbs/data/19_check.ipynb #de444d93
 @patch
 def _has_size(self:_Look, array, size, kind, path, frame=''): # is it as large as its picture?
     if not kind.sized or kind.resized or array.shape[:2] == size: return True
     (h,w), (height,width) = array.shape[:2], size
-    what = f'{kind.name} is {w}x{h} but its picture is {width}x{height}'
-    error = DataError(what, path, 'Make both from the same picture')
-    self._note('wrong size', error, path, frame)
+    self._say('wrong size', f'{kind.name} is {w}x{h} but its picture is {width}x{height}', path, frame)
     return False
 
 # %% ../../nbs/data/19_check.ipynb #2a0ae5aa
@@ -196,24 +199,23 @@ def _far_joints(joints, parse): # names and distances of joints that lie far fro
     seen = (joints[:,2] > 0) & (x >= 0) & (x < w) & (y >= 0) & (y < h)
     return {n: away[y[i],x[i]] for i,n in enumerate(coco_names) if seen[i] and away[y[i],x[i]] > _far*h}
 
-# %% ../../nbs/data/19_check.ipynb #518e376e
+# %% ../../nbs/data/19_check.ipynb #4f42ede5
 @patch
 def _joints(self:_Look, joints, parse, path, frame): # do they lie on the parsed person?
     on, found = joints_on_person(joints, parse)
     if on < found/2 and found > 3:
-        what = f'only {on} of {found} joints lie on the parsed person'
-        return self._note('different people', DataError(what, path, 'Make both from the same picture'), path, frame)
+        return self._say('different people', f'only {on} of {found} joints lie on the parsed person', path, frame)
     far = _far_joints(joints, parse) if on < found else {}
     if not far: return None
     where = ', '.join(f'{n} by {d:.0f} pixels' for n,d in far.items())
-    return self._note('far joints', DataError(f'off the parsed person: {where}', path), path, frame)
+    return self._say('far joints', f'off the parsed person: {where}', path, frame, '')
 
-# %% ../../nbs/data/19_check.ipynb #a8b317a6
+# %% ../../nbs/data/19_check.ipynb #72ded08b
 @patch
 def _person(self:_Look, arrays, files, frame): # is there one, and the same in all files?
     people = {k: arrays[k] for k in ('parse', 'keypoints', 'densepose') if arrays.get(k) is not None}
     for k in [k for k,a in people.items() if not a.any()]:
-        self._note('nobody', DataError(f'nobody is in this {k} file', files[k]), files[k], frame)
+        self._say('nobody', f'nobody is in this {k} file', files[k], frame, '')
         del people[k]
     if 'parse' not in people: return
     if 'keypoints' in people: self._joints(people['keypoints'], people['parse'], files['keypoints'], frame)
@@ -221,8 +223,7 @@ def _person(self:_Look, arrays, files, frame): # is there one, and the same in a
     body = people['densepose'][...,0] > 0
     share = (people['parse'][body] > 0).mean()
     if share > .5: return
-    error = DataError(f'only {share:.0%} of the body lies on the parsed person', files['densepose'])
-    self._note('different people', error, files['densepose'], frame)
+    self._say('different people', f'only {share:.0%} of the body lies on the parsed person', files['densepose'], frame)
 
 # %% ../../nbs/data/19_check.ipynb #0c4f9582
 def _sum(path): # of a file's bytes
@@ -233,7 +234,7 @@ def _sum(path): # of a file's bytes
 def _expects(self:_Look, kind, i): # must frame i have such a file? Warped garments are called by the photo's name
     return (i or not kind.first) and not (kind.name == 'warped' and self.video.cloth_fault)
 
-# %% ../../nbs/data/19_check.ipynb #82c1b9cf
+# %% ../../nbs/data/19_check.ipynb #107e0ff7
 @patch
 def _frame(self:_Look, i): # the picture, and the flow to the one before; None for what is not right
     frame = self.video.frames[i]
@@ -244,7 +245,8 @@ def _frame(self:_Look, i): # the picture, and the flow to the one before; None f
         if kind.name in files:
             if image is not None: arrays[kind.name] = self._array(kind, files, image.shape[:2], name)
             else: self._stored(kind, files[kind.name], name)
-        elif self._expects(kind, i): self._note('missing', kind.missing_error(files['image'], self.video.cloth), '', name)
+        elif self._expects(kind, i):
+            self._note('missing', kind.missing_error(files['image'], self.video.cloth), '', name)
     if image is not None: self._person(arrays, files, name)
     return image, arrays.get('flow')
 
@@ -257,7 +259,7 @@ def _runs_forward(samples): # of flow, picture, the picture before
     try: return recognise_flow(samples) == 'forward'
     except DataError: return False # it fits neither way clearly
 
-# %% ../../nbs/data/19_check.ipynb #73f404c0
+# %% ../../nbs/data/19_check.ipynb #788060ae
 @patch
 def _flows(self:_Look, samples): # frame's name -> flow, picture, the picture before
     if not samples: return None
@@ -266,9 +268,8 @@ def _flows(self:_Look, samples): # frame's name -> flow, picture, the picture be
     if _runs_forward(samples.values()): what = 'this flow leads from the frame before to the frame'
     elif len(off) > len(samples)/2: what = 'this flow does not fit its frames'
     else: what = ''
-    if what: return self._note('wrong flow', DataError(what, where, do), where)
-    for name in off:
-        self._note('wrong flow', DataError(f'the flow of {name} does not lead to the frame before', where, do), '', name)
+    if what: return self._say('wrong flow', what, where, do=do)
+    for name in off: self._say('wrong flow', f'the flow of {name} does not lead to the frame before', where, name, do)
     return None
 
 # %% ../../nbs/data/19_check.ipynb #a716a1a5
@@ -296,7 +297,7 @@ def _doubts(mask, photo, compare): # what speaks against a mask
     step = max(min(mask.shape)//96, 1)
     return mask_doubts(mask[::step,::step], np.ascontiguousarray(photo[::step,::step]))
 
-# %% ../../nbs/data/19_check.ipynb #90d4b819
+# %% ../../nbs/data/19_check.ipynb #bff0a828
 @patch
 def _garment(self:_Look):
     path, kind = self.video.cloth, FILES['cloth_mask']
@@ -305,13 +306,12 @@ def _garment(self:_Look):
     self.sums['cloth'].setdefault(_sum(path), path.name)
     of_file = kind.find(path)
     if of_file is None:
-        lacks = DataError('no mask file, as others have: it is guessed', path)
-        if self.scope.masks: self._note('doubtful mask', lacks, path)
+        if self.scope.masks: self._say('doubtful mask', 'no mask file, as others have: it is guessed', path, do='')
         mask = garment_mask(photo, way=self.scope.cloth_mask_way)
     else: mask = self._stored(kind, of_file)
     if mask is None or not self._has_size(mask, photo.shape[:2], kind, of_file): return
     for doubt in _doubts(mask, photo, of_file is not None):
-        self._note('doubtful mask', DataError(f'its mask: {doubt}', of_file or path), of_file or path)
+        self._say('doubtful mask', f'its mask: {doubt}', of_file or path, do='')
 
 # %% ../../nbs/data/19_check.ipynb #199f9dee
 @patch
@@ -326,7 +326,7 @@ def _worn(self:_Look, garments): # the garment, once for all who wear it
 def _fault(e): # what a layout has found -> its problem
     return {'two': 'two of one name', 'unreadable': 'unreadable'}.get(str(e).split()[0], 'missing')
 
-# %% ../../nbs/data/19_check.ipynb #2211a1ae
+# %% ../../nbs/data/19_check.ipynb #6a71b013
 @patch
 def __call__(self:_Look, garments): # photo -> what was found there; -> itself
     v, least = self.video, self.scope.n_frames_total
@@ -335,7 +335,7 @@ def __call__(self:_Look, garments): # photo -> what was found there; -> itself
     if not v.fault: self._frames()
     if not v.fault and 0 < len(v.frames) < least:
         what = f'{len(v.frames)} frames, and clips have {least}: the rest is filled with zeros'
-        self._note('short video', DataError(what, v.id), v.frames[0].files['image'].parent)
+        self._say('short video', what, v.frames[0].files['image'].parent, do='')
     if not v.cloth_fault and v.cloth.name: self._worn(garments)
     return self
 
