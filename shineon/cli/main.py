@@ -19,7 +19,7 @@ from .notebooks import run_notebook, system_error, train_notebook, trains
 from .run_table import print_runs, rerun_options
 from .sweep import print_plan, read_sweep, sweep
 from ..core.errors import OptionError, ShineOnError, Stopped, at_least
-from ..core.files import held, lock_beside
+from ..core.files import check_writable, held, lock_beside
 from ..core.plugins import load_plugins
 from ..core.run_folder import gpu_numbers, log_level, process_number, run_folder, run_place
 
@@ -325,6 +325,35 @@ def _export_model(args):
     export_model(args.checkpoint, args.out)
     print(args.out)
 
+# %% ../../nbs/cli/85_main.ipynb #315b9425
+def _check(p, look):
+    "Read every file of a data set once, and report what is wrong; errors, not warnings, make the exit status 1."
+    p.add_argument('dataroot', help='root of the data set')
+    p.add_argument('--dataset', default='', metavar='STR', help='its layout (default: found out)')
+    p.add_argument('--n_frames_total', type=int, default=1, metavar='INT', help='frames of a clip (default: 1)')
+    p.add_argument('--cloth_mask_way', default='white', metavar='STR',
+                   help='how a mask is guessed that no file gives: white, ground or grabcut (default: white)')
+    p.add_argument('--workers', type=int, default=0, metavar='INT', help='processes; 0: one a core (default: 0)')
+    p.add_argument('--examples', type=int, default=3, metavar='INT', help='of each kind of problem (default: 3)')
+    p.add_argument('--json', default='', metavar='FILE', help='write the report')
+    p.add_argument('--sheet', default='', metavar='FILE', help='write pictures of the worst samples, a PNG')
+    p.add_argument('--fix_list', default='', metavar='FILE', help='write ids of the samples without an error')
+    _takes_plugins(p)
+    p.set_defaults(run=_check_data)
+
+# %% ../../nbs/cli/85_main.ipynb #b07c890e
+def _check_data(args):
+    for name in ('n_frames_total', 'workers', 'examples'): _finite(name, getattr(args, name))
+    at_least(0, examples=args.examples)
+    files = args.json, args.sheet, args.fix_list
+    for path in filter(None, files): check_writable(path)
+    from shineon.data.check import check_data, show_progress # late: it imports torch
+    report = check_data(args.dataroot, args.dataset, args.n_frames_total, args.workers, args.cloth_mask_way,
+                        show_progress)
+    report.write(*files)
+    print(report.table(args.examples))
+    if report.errors(): raise RuntimeError(f'{args.dataroot}: {report.summary()}')
+
 # %% ../../nbs/cli/85_main.ipynb #05ac799f
 def _demo(p, look):
     "Sample data, warp, UNet-Mask and try-on, small: everything once in some minutes."
@@ -385,7 +414,7 @@ def _leave_with(parent): # its process number
     os.kill(os.getpid(), signal.SIGTERM)
 
 # %% ../../nbs/cli/85_main.ipynb #1882bd30
-_commands = [_sample, _train, _tryon, _runs, _rerun, _sweep, _export, _evaluate, _compare, _demo, _bench, _run]
+_commands = [_sample, _check, _train, _tryon, _runs, _rerun, _sweep, _export, _evaluate, _compare, _demo, _bench, _run]
 
 # %% ../../nbs/cli/85_main.ipynb #74654e09
 def make_parser(
