@@ -1,7 +1,7 @@
 """Every option of every run notebook changes what it says it changes, or is refused.
 
 A notebook's cells are run up to where the work begins."""
-import json, re, warnings
+import json, re, shutil, warnings
 from pathlib import Path
 
 import pytest, torch
@@ -37,7 +37,9 @@ def files(vvt, tmp_path_factory):
     sams = SamsGenerator(n_frames_total=3, ngf_pow_outer=2, ngf_pow_inner=3, num_middle=2, spade_hidden=4)
     nets = dict(warp=WarpModule(fine_height=128, fine_width=64, ngf=6), unet=UNetMask(ngf=6), sams=sams)
     for name,net in nets.items(): save_model(folder/f'{name}.pt', net)
-    return {name: str(folder/f'{name}.pt') for name in nets} | dict(vvt=str(vvt))
+    shutil.copytree(vvt, folder/'damaged') # a set with something wrong in one of its videos
+    next((folder/'damaged'/'train'/'train_frames_parsing').rglob('*.png')).write_bytes(b'')
+    return {name: str(folder/f'{name}.pt') for name in nets} | dict(vvt=str(vvt), damaged=str(folder/'damaged'))
 
 class NoVGG(nn.Module):
     "Stands for the perceptual loss, whose weights are half a gigabyte"
@@ -172,6 +174,7 @@ training = everywhere | dict(
     display_count=(7, callback('Board', lambda cb: cb.every), 7),
     save_count=(7, callback('SaveCheckpoints', lambda cb: cb.save_count), 7),
     keep=(7, callback('SaveCheckpoints', lambda cb: cb.keep), 7),
+    skip_bad=(True, lambda n: len(n['train'] + n['valid']), 2, dict(vvt_dataroot='damaged.pt')),
     cache_dir=('kept', lambda n: n['reader'].cache and n['reader'].cache.folder.name, 'kept'),
     augment_mirror=(.5, augmented('augment_mirror'), .5),
     augment_scale=(.2, augmented('augment_scale'), .2),

@@ -16,7 +16,7 @@ from ..core.errors import OptionError, at_least # shineon before fastai
 from ..core.run_folder import close_run, goes_on, gpu_numbers, open_run, process_number, run_folder, set_aside
 from ..data.clips import ClipReader
 from ..data.layouts import (LAYOUTS, Layout, Video, check_videos, dataset_videos, layout_root, settle_forms,
-                                  split_videos)
+                                  split_videos, whole_videos)
 from ..data.loaders import n_batches
 from ..kernels.winograd import use_winograd, winograd_state
 from ..models.networks import NETWORKS
@@ -241,12 +241,14 @@ def training_videos(
     val_fraction:float=.01, # share of the videos that are kept for validation
     seed:int=0, # decides which
     workers:int=4, # processes that check files
+    skip_bad:bool=False, # leave out videos with something wrong, and count them
 ) -> tuple[list[Video],list[Video]]: # training videos, validation videos
     "Find, split and check the videos of a data set"
     roots, train, valid = root if layout.parts else {layout.name: root}, [], []
     for name,folder in roots.items():
         videos = dataset_videos(LAYOUTS[name], folder, datamode, warp_cloth_dir, data_list)
         settle_forms(videos, reader.kinds)
+        if skip_bad: videos = whole_videos(videos, reader.kinds, workers)
         held_out = val_fraction if name == (layout.validates or name) else 0 # several sets are validated on one
         kept, left = split_videos(videos, held_out, seed)
         train, valid = train + kept, valid + left
