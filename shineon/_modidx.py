@@ -1160,6 +1160,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'shineon.data.layouts._pair': ('data/layouts.html#_pair', 'shineon/data/layouts.py'),
                                       'shineon.data.layouts._product_photo': ( 'data/layouts.html#_product_photo',
                                                                                'shineon/data/layouts.py'),
+                                      'shineon.data.layouts._read_or_none': ('data/layouts.html#_read_or_none', 'shineon/data/layouts.py'),
+                                      'shineon.data.layouts._refusal': ('data/layouts.html#_refusal', 'shineon/data/layouts.py'),
                                       'shineon.data.layouts._refuse_missing': ( 'data/layouts.html#_refuse_missing',
                                                                                 'shineon/data/layouts.py'),
                                       'shineon.data.layouts._refuse_unknown': ( 'data/layouts.html#_refuse_unknown',

@@ -158,7 +158,7 @@ class FrameFile:
     place:Callable # called as `place(crop, array)` with a `ResizeCrop`: the array at the working size
     stack:Callable=torch.from_numpy # arrays of a clip's frames, joined `(n ...)` -> what an input gets
     of:str='person' # person or cloth
-    sized:bool=True # it must be as large as its frame
+    sized:bool=True # it must be as large as its frame, or as the product photo
     resized:bool=False # or it has the working size already
     first:Callable|None=None # height, width -> array that stands for it in a video's first frame
     check:Callable|None=None # path, frame's size, form -> (height, width), or None: it has no size; else it is read
@@ -228,7 +228,7 @@ def load(self:FrameFile,
         if self.convert: array = self.convert(array, form, path, crop.size, files or {})
     size = array.shape[:2]
     if self.resized and size == crop.out: return array
-    if self.sized and size != crop.size:
+    if self.sized and self.of == 'person' and size != crop.size:
         what = f'this is {_written(size)} but its frame is {_written(crop.size)}'
         raise DataError(what, path, 'Make both from the same picture')
     return self.place(crop, array)
@@ -342,5 +342,5 @@ def _place_mask(crop, mask): # as its photo is placed
     return np.where(fit_cloth(white, *crop.out)[...,:1] < 128, np.uint8(255), np.uint8(0))
 
 # %% ../../nbs/data/09_frame_files.ipynb #d3545ac0
-FILES.add(FrameFile('cloth_mask', _read_mask, _place_mask, np.asarray, of='cloth', sized=False, find=find_cloth_mask,
+FILES.add(FrameFile('cloth_mask', _read_mask, _place_mask, np.asarray, of='cloth', find=find_cloth_mask,
                     check=check_picture))

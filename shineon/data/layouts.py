@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import DataError, OptionError
-from ..core.files import read_limited, reading
+from ..core.files import read_limited, reading, regular_file
 from ..core.registry import Registry
 from .frame_files import FILES
 from .labels import INPUTS, inputs_of
@@ -377,15 +377,28 @@ def _some_files(videos, kind, n): # n files of a kind, spread over all
     paths = [f.files[kind] for v in videos for f in v.frames if kind in f.files]
     return [paths[i*len(paths)//n] for i in range(n)] if len(paths) > n else paths
 
+# %% ../../nbs/data/12_layouts.ipynb #47ea19d5
+def _read_or_none(kind, path): # what is stored in a file; None for one that cannot be read
+    try:
+        regular_file(path)
+        return kind.read(path)
+    except DataError: return None
+
+# %% ../../nbs/data/12_layouts.ipynb #1e027ab4
+def _refusal(kind, path, value): # the error with which a file is refused in the usual form
+    try: kind.convert(value, '', path, value.shape[:2], {})
+    except DataError as e: return e
+    return None
+
 # %% ../../nbs/data/12_layouts.ipynb #b16835ff
 def _form(kind, videos, n): # of the files of a kind; '': as it should be, or not to be told
-    paths = _some_files(videos, kind.name, n)
-    if not paths: return ''
-    values = [kind.read(p) for p in paths]
-    try: return kind.recognise(values, where=paths[0].parent)
-    except DataError: # either they are as they should be, or no known form
-        for value,path in zip(values, paths): kind.convert(value, '', path, value.shape[:2], {})
-        return ''
+    values = {p: v for p in _some_files(videos, kind.name, n) if (v := _read_or_none(kind, p)) is not None}
+    if not values: return '' # what is wrong with them is for `check_videos` to say
+    try: return kind.recognise(list(values.values()), where=next(iter(values)).parent)
+    except DataError: pass # some of them are damaged, or all are as they should be, or they have no known form
+    faults = [e for p,v in values.items() if (e := _refusal(kind, p, v))]
+    if len(faults) < len(values): return ''
+    raise faults[0]
 
 # %% ../../nbs/data/12_layouts.ipynb #b8af3dcd
 def settle_forms(
