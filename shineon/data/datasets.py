@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fill', 'Listings', 'Description', 'read_pairs', 'described_videos', 'listed_pairs', 'described_layout',
-           'read_description']
+           'read_layout_file']
 
 # %% ../../nbs/data/16_datasets.ipynb #5f7dcc41
 import os, re
@@ -189,20 +189,23 @@ def _no_picture(name, place): # the error for a person whom a list names
 
 # %% ../../nbs/data/16_datasets.ipynb #07828753
 def _described(listings, description, id, shots, warp_cloth_dir): # -> Video
-    frames, forms, fields = [], {}, shots[0][1]
-    cloth = listings.find(description.cloth, fields)
-    for path,fields in sorted(shots, key=lambda s: natural_order(s[0])):
-        files, found = _annotations(listings, description, fields)
-        warped = _warped(listings, warp_cloth_dir, fields['mode'], cloth, Path(path).stem, id)
-        if warped: files['warped'] = warped
-        frames.append(Frame(Path(path).name, dict(image=listings.root/path) | files))
-        forms |= found
-    fault = None if cloth else _no_photo(listings.root/fill(description.cloth, fields))
-    return Video(id, cloth or Path(), frames, None, fault, forms)
+    video, fields = Video(id, Path(), []), shots[0][1]
+    try: video.cloth = listings.find(description.cloth, fields) or _no_photo(listings.root, description, fields)
+    except DataError as e: video.cloth_fault = e
+    try:
+        for path,fields in sorted(shots, key=lambda s: natural_order(s[0])):
+            files, found = _annotations(listings, description, fields)
+            warped = _warped(listings, warp_cloth_dir, fields['mode'], video.cloth, Path(path).stem, id)
+            if warped: files['warped'] = warped
+            video.frames.append(Frame(Path(path).name, dict(image=listings.root/path) | files))
+            video.forms |= found
+    except DataError as e: video.fault = e
+    return video
 
 # %% ../../nbs/data/16_datasets.ipynb #dc683d78
-def _no_photo(place): # the error for a person without a garment
-    return DataError('no photo of the garment that this person wears', place, 'Put it there, or leave this person out')
+def _no_photo(root, description, fields): # of the garment that a person wears
+    place = root/fill(description.cloth, fields)
+    raise DataError('no photo of the garment that this person wears', place, 'Put it there, or leave this person out')
 
 # %% ../../nbs/data/16_datasets.ipynb #93def2ab
 def listed_pairs(
@@ -303,7 +306,7 @@ def _checked(says, path): # patterns of a description; forms. `OptionError` for 
     raise OptionError(f'there is no kind of file {unknown[0]}', path, f'Choose from {", ".join(FILES)}, list')
 
 # %% ../../nbs/data/16_datasets.ipynb #f30f25fc
-def read_description(
+def read_layout_file(
     path:str|Path, # `layout.yaml`
 ) -> Description:
     "The description of a data set, from a file; an error in one line for what it cannot say"
@@ -318,7 +321,7 @@ def _own(call): # a function of described sets, for the description in the root
 
 # %% ../../nbs/data/16_datasets.ipynb #f1b0e570
 def _own_description(root):
-    return read_description(Path(root)/'layout.yaml')
+    return read_layout_file(Path(root)/'layout.yaml')
 
 # %% ../../nbs/data/16_datasets.ipynb #3da939aa
 LAYOUTS.add(Layout('own', _own(described_videos), lambda root: (Path(root)/'layout.yaml').is_file(),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LAYOUTS', 'Frame', 'Video', 'Layout', 'find_layout', 'layout_root', 'listed_ids', 'dataset_videos', 'vvt_place',
            'vvt_cloth', 'natural_order', 'vvt_videos', 'truth_files', 'vvt_photo', 'needed_files', 'check_videos',
-           'whole_videos', 'settle_forms', 'split_videos', 'read_tryon_list', 'random_pairs']
+           'whole_videos', 'settle_forms', 'settle_flow', 'split_videos', 'read_tryon_list', 'random_pairs']
 
 # %% ../../nbs/data/12_layouts.ipynb #94b2a8ca
 import csv, os, random, re
@@ -17,7 +17,9 @@ from pathlib import Path
 
 from ..core.errors import DataError, OptionError
 from ..core.files import read_limited, reading, regular_file
+from ..core.media import read_picture
 from ..core.registry import Registry
+from .formats import flow_mismatch
 from .frame_files import FILES
 from .labels import INPUTS, inputs_of
 
@@ -107,10 +109,10 @@ def listed_ids(
 # %% ../../nbs/data/12_layouts.ipynb #f7224c9e
 def _only(ids, videos, where): # those that a list names
     known = {v.id: v for v in videos}
-    missing = [i for i in ids if i not in known]
-    if not missing: return [known[i] for i in dict.fromkeys(ids)]
-    raise DataError(f'{len(missing)} ids of the list are no videos of this set', f'{where}: {", ".join(missing[:3])}',
-                    'Correct the list')
+    missing = [i for i in ids if i not in known] # of the other part of the set, perhaps
+    if len(missing) == len(ids): raise DataError('no id of this list is a video of this set', where, 'Correct the list')
+    if missing: print(f'{len(missing)} ids of {where} are not among these videos, such as {missing[0]}', flush=True)
+    return [known[i] for i in dict.fromkeys(ids) if i in known]
 
 # %% ../../nbs/data/12_layouts.ipynb #fc965145
 def dataset_videos(
@@ -412,6 +414,30 @@ def settle_forms(
         form = _form(kind, open_ones, n)
         for v in open_ones: v.forms[kind.name] = form
         if form and form != kind.usual: print(f'{kind.name}: stored as {form}, and converted', flush=True)
+    if 'flow' in kinds: settle_flow(videos)
+
+# %% ../../nbs/data/12_layouts.ipynb #4e7b524c
+def _flow_direction(videos, n): # `forward` where flow leads from the frame before to this one
+    steps = [(a, b) for v in videos for a,b in zip(v.frames, v.frames[1:]) if 'flow' in b.files]
+    steps, wrong, right = steps[::max(len(steps)//n, 1)][:n], 0., 0.
+    for before,now in steps:
+        pictures = read_picture(now.files['image']), read_picture(before.files['image'])
+        flow = FILES['flow'].convert(FILES['flow'].read(now.files['flow']), '', now.files['flow'], (), {})
+        if any(p.shape[:2] != flow.shape[:2] for p in pictures): return '' # the checks will say so
+        right, wrong = right + flow_mismatch(flow, *pictures), wrong + flow_mismatch(flow, *pictures[::-1])
+    return 'forward' if wrong < .8*right else ''
+
+# %% ../../nbs/data/12_layouts.ipynb #1384ffbd
+def settle_flow(
+    videos:list[Video], # from a layout; their `forms` are filled in
+    n:int=16, # frames that are looked at
+):
+    "Find out whether flow leads to the frame before, as it should, or from it"
+    open_ones = [v for v in videos if not v.fault and not v.forms.get('flow')]
+    try: form = _flow_direction(open_ones, n)
+    except DataError: return # a damaged file, which the checks name
+    for v in open_ones: v.forms['flow'] = form
+    if form: print('flow: from the frame before to the next one, and turned round', flush=True)
 
 # %% ../../nbs/data/12_layouts.ipynb #50677c5e
 def split_videos(
