@@ -1,4 +1,4 @@
-"Data sets of the field: equal pictures are equal to a network in every layout, the warp trains on each, each is a truth"
+"Data sets of the field: equal pictures give equal tensors in each layout, which serves for training and as truth"
 import json
 from pathlib import Path
 
@@ -190,7 +190,7 @@ def few_of(root, name, n=4): # the first lines of a list, as a list of one's own
 on_real = {
     'viton': ('viton', 'viton', 'train', 'train_pairs.txt'),
     'viton, test': ('viton', 'viton', 'test', 'test_pairs_unpaired.txt'),
-    'viton_plus': ('viton', 'layouts/viton_plus', 'test', 'test_pairs.txt'),
+    'viton_plus': ('viton', 'layouts/viton_plus', 'test', 'test_pairs_same.txt'),
     'vitonhd': ('vitonhd', 'layouts/vitonhd', 'test', 'test_pairs.txt'),
     'dresscode': ('dresscode', 'layouts/dresscode', 'train', 'train_pairs.txt'),
 }
@@ -226,8 +226,8 @@ def write_results(layout, root, out, garment_of, change=lambda a: a):
 def evaluated(results, root, tmp_path, capsys):
     "Figures of the command, and what it said"
     out = tmp_path/'figures.json'
-    args = ['--metrics', 'l1', 'ssim', '--out', out, '--experiments_dir', tmp_path/'runs', '--gpu_ids', -1, '--workers', 0]
-    status = main(list(map(str, ['evaluate', results, '--truth', root, '--overwrite', '--name', 'e', *args])))
+    args = ['--metrics', 'l1', 'ssim', '--out', out, '--experiments_dir', tmp_path/'runs', '--name', 'e', '--overwrite']
+    status = main(list(map(str, ['evaluate', results, '--truth', root, *args, '--gpu_ids', -1, '--workers', 0])))
     said = capsys.readouterr()
     assert status == 0, said.err
     return json.loads(out.read_text()), said.out
@@ -235,9 +235,10 @@ def evaluated(results, root, tmp_path, capsys):
 @pytest.mark.parametrize('name', entries)
 def test_a_data_set_is_a_truth(sets, name, tmp_path, in_process, capsys):
     layout, root = LAYOUTS[entries[name].dataset], sets[name]
-    first, *_, last = layout.videos(root, 'test')
-    write_results(layout, root, tmp_path/'own', lambda v: v.cloth.stem)
-    write_results(layout, root, tmp_path/'other', lambda v: (last if v.cloth.stem != last.cloth.stem else first).cloth.stem)
+    stems = {v.id: v.cloth.stem for v in layout.videos(root, 'test')}
+    other = {k: next(s for s in reversed(stems.values()) if s != own) for k,own in stems.items()}
+    write_results(layout, root, tmp_path/'own', lambda v: stems[v.id])
+    write_results(layout, root, tmp_path/'other', lambda v: other[v.id])
     r, _ = evaluated(tmp_path/'own', root, tmp_path, capsys)
     n = numbers['n_test']*numbers['n_frames']
     assert (r['summary']['l1'], r['protocol']['frames'], r['problems']) == (0, n, [])
