@@ -11,7 +11,7 @@ from shineon.data.formats import PARSE
 from shineon.data.frame_files import FILES, ResizeCrop
 from shineon.data.labels import DENSEPOSE
 from shineon.data.layouts import LAYOUTS, find_layout, settle_forms
-from shineon.sample.layouts import SAMPLE_LAYOUTS, layout_files, make_layout, picture_names
+from shineon.sample.layouts import SAMPLE_LAYOUTS, layout_files, make_layout, sample_pictures
 
 entries = {e.name: e for e in SAMPLE_LAYOUTS.values()}
 height, width = 128, 96
@@ -45,7 +45,7 @@ def read_all(layout, root, mode, inputs, name_of):
     "Clips by the names that the frames have as VVT has them"
     videos, by_frame = frames_of(layout, root, mode)
     reader = ClipReader(inputs, ['cloth', 'cloth_mask'], fine_height=height, fine_width=width, warped=True)
-    names = [p for p in picture_names(**numbers) if p['mode'] == mode]
+    names = [p for p in sample_pictures(**numbers) if p['mode'] == mode]
     return {p['frame']: (reader(*by_frame[name_of(p)]), by_frame[name_of(p)]) for p in names}
 
 def joints_of(video, i):
