@@ -225,7 +225,7 @@ def _check_expected(name, expect, path): # is the network the expected one, or f
                               'Choose another checkpoint')
 
 # %% ../../nbs/models/37_files.ipynb #d90ace18
-_most_number = 2**14 # in a configuration
+_most_number = 2**13 # in a configuration
 
 def _large(value): # the first number in a tree of plain values that no option of ours can have
     if isinstance(value, (dict, list, tuple)):
