@@ -387,7 +387,7 @@ def test_grids_that_multiply(refused, place):
 
 def zip_bomb(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('x/data.pkl', bytes(3*10**8))
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('x/data.pkl', bytes(10**8))
 
 def claims(path):
     "An archive that says it has gigabytes"
