@@ -78,8 +78,8 @@ def test_full_disk(vvt, tmp_path):
 
 def contents(folder):
     "Bytes of every visible file in a folder"
-    files = [p for p in sorted(folder.rglob('*')) if p.is_file() and not p.name.startswith('.')]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+    files = {p.relative_to(folder): p for p in sorted(folder.rglob('*')) if p.is_file()}
+    return {str(n): p.read_bytes() for n,p in files.items() if not any(part.startswith('.') for part in n.parts)}
 
 def kill_often(args, cwd, kills, whole, seconds, seed=0):
     """Begin a command and kill it, `kills` times within its first `seconds`; `whole` is called after each.
