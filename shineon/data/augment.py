@@ -295,7 +295,8 @@ _ways = dict(image=Way(colour=Colours.picture),
              keypoints=Way(_mirror_joints, Affine.joints),
              flow=Way(_mirror_flow, Affine.flow),
              warped=Way(colour=Colours.on_white),
-             cloth=Way(colour=Colours.on_white))
+             cloth=Way(colour=Colours.on_white),
+             cloth_mask=Way())
 
 # %% ../../nbs/data/17_augment.ipynb #656f1e08
 def way_of(

@@ -16,12 +16,11 @@ import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from ..core.files import file_name, reading, regular_file
-from ..core.media import read_picture
+from ..core.files import file_name
+from ..core.media import read_grid, read_picture
 from ..core.ops import to_tensor, to_uint8
 from ..data.clips import ClipReader
 from ..data.layouts import Video
-from ..data.frame_files import ResizeCrop
 from .dress import dress, paste
 from .results import save_result, write_frame
 
@@ -65,12 +64,10 @@ def read_truth(
 ) -> Truth:
     "A true frame as the reader would place it"
     pic = read_picture(picture)
-    place = ResizeCrop(pic.shape[:2], *reader.size, reader.scale, picture)
+    place = reader.place(pic.shape[:2], picture)
     placed = to_tensor(place.picture(pic)[None]).to(device)
-    if reader.scale != 1: return Truth(placed, None)
-    with reading(grid, 'sampling grid'):
-        regular_file(grid, 'sampling grid')
-        g = np.ascontiguousarray(place.picture(np.load(grid, mmap_mode='r').astype(np.float32)))
+    if place.scaled != place.size: return Truth(placed, None) # the grid belongs to the size it was drawn at
+    g = np.ascontiguousarray(place.crop(read_grid(grid)))
     return Truth(placed, torch.from_numpy(g)[None].to(device))
 
 # %% ../../nbs/tryon/53_methods.ipynb #e2d9023e
