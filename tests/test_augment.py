@@ -203,3 +203,8 @@ def test_each_epoch_has_its_own_also_after_a_stop(vvt):
     learn.first_epoch = 1 # as after a stop
     with learn.no_bar(), learn.no_logging(): learn.fit(3)
     assert epochs and all(a == b for a,b in epochs) and {a for a,_ in epochs} == {1, 2}
+
+def test_arrays_of_one_channel_keep_it():
+    "Masks are `(h w 1)`; OpenCV leaves such an axis out"
+    from shineon.data.augment import mirror_picture
+    for shape in ((5, 4), (5, 4, 1), (5, 4, 3)): assert mirror_picture(np.zeros(shape, np.uint8), 4).shape == shape

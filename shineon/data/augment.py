@@ -27,7 +27,7 @@ def mirror_picture(
 ) -> np.ndarray: # of the mirrored frame
     "Columns in reverse order"
     import cv2 # late: only who augments loads it
-    return cv2.flip(array, 1) if array.dtype.char in 'BHhifd' else array[:,::-1]
+    return cv2.flip(array, 1).reshape(array.shape) if array.dtype.char in 'BHhifd' else array[:,::-1]
 
 # %% ../../nbs/data/17_augment.ipynb #48511877
 def _other_side(names): # of labels, joints or parts -> table `(256)`
