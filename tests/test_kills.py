@@ -1,7 +1,7 @@
 "Runs that are killed, and disks that are full: nothing is lost"
-import json, os, random, resource, signal, subprocess, sys, time
+import contextlib, json, os, random, resource, signal, subprocess, sys, time
 
-import pytest
+import psutil, pytest
 from shineon.models.files import read_checkpoint
 from test_runs import equal, train, weights
 
@@ -16,9 +16,10 @@ def finished(args, cwd, **kwargs):
     return subprocess.run(args, cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
 
 def kill(process):
-    "Kill a process and its children"
-    children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()
-    for pid in (*map(int, children), process.pid): os.kill(pid, signal.SIGKILL)
+    "Kill a process and all that it has started, also what has a session of its own"
+    running = psutil.Process(process.pid)
+    for p in (*running.children(recursive=True), running):
+        with contextlib.suppress(psutil.NoSuchProcess): p.kill()
 
 def going_on(name, vvt, tmp_path, kills, seed):
     """Kill a run at random moments, go on with it each time, and let it end.
@@ -190,14 +191,14 @@ def test_export_killed_often(unet_run, tmp_path):
 
 @pytest.mark.long
 def test_sweep_killed_often(vvt, tmp_path):
-    grid = dict(model='warp', options=dict(vvt_dataroot=str(vvt), **small_options), grid=dict(seed=[1, 2]))
+    options = small_options | dict(vvt_dataroot=str(vvt), keep_epochs=60, val_check_interval=.5)
+    grid = dict(model='warp', options=options, grid=dict(seed=[1, 2]))
     reference, place = tmp_path/'reference', tmp_path/'killed'
     for d in (reference, place):
         d.mkdir()
         (d/'two.yaml').write_text(json.dumps(grid))
     seconds = duration(['sweep', 'two.yaml'], reference)
-    assert kill_often(['sweep', 'two.yaml'], place, 20, lambda: None, seconds) > 5
-    time.sleep(15) # runs that a killed sweep has left behind end by themselves
+    assert kill_often(['sweep', 'two.yaml'], place, 20, lambda: None, seconds/4) > 5
     ended(['sweep', 'two.yaml'], place)
     for n in ('two_seed=1', 'two_seed=2'):
         assert equal(*(weights(d/'experiments'/n) for d in (reference, place)))
