@@ -151,3 +151,22 @@ def real():
     folder = Path(os.environ.get('SHINEON_REAL', repo.parent/'shared'/'real'))
     if not (folder/'vvt').is_dir(): pytest.skip(f'no real clips in {folder}; name their folder with SHINEON_REAL')
     return folder
+
+holder = '''
+import sys, time
+from shineon.core.files import hold
+hold(sys.argv[1], 'this run')
+print('held', flush=True)
+time.sleep(60)
+'''
+
+@pytest.fixture
+def held_by_another():
+    "Start a process that holds a lock: returns it"
+    begun = []
+    def start(path):
+        begun.append(subprocess.Popen([sys.executable, '-c', holder, str(path)], stdout=subprocess.PIPE, text=True))
+        assert begun[-1].stdout.readline() == 'held\n'
+        return begun[-1]
+    yield start
+    for p in begun: p.kill(); p.wait()

@@ -95,25 +95,6 @@ def test_runs_by_names_that_look_like_patterns(name, call, place):
     assert [r['name'] for r in list_runs(names=[name])] == [name]
     assert [r['name'] for r in list_runs(names=['a?'])] == ['a*', 'a1', 'ab'] if name == 'a*' else True
 
-holder = '''
-import sys, time
-from shineon.core.files import hold
-hold(sys.argv[1], 'it')
-print('held', flush=True)
-time.sleep(60)
-'''
-
-@pytest.fixture
-def held_by_another():
-    "Let another process hold a lock: its number"
-    begun = []
-    def start(path):
-        begun.append(subprocess.Popen([sys.executable, '-c', holder, str(path)], stdout=subprocess.PIPE, text=True))
-        assert begun[-1].stdout.readline() == 'held\n'
-        return begun[-1].pid
-    yield start
-    for p in begun: p.kill(); p.wait()
-
 busy = {
     'a second training': (),
     'going on': ('--checkpoint', 'last'),
@@ -126,19 +107,19 @@ def test_a_run_that_is_running(more, held_by_another, papermill, refused, place)
     folder = place/'experiments'/'x'
     folder.mkdir(parents=True)
     (folder/'params.yaml').write_text('lr: 0.1')
-    pid = held_by_another(folder.parent/'.x.lock')
+    pid = held_by_another(folder.parent/'.x.lock').pid
     before = written(place)
     refused([*train, '--name', 'x', *more], 'x is being written by process', pid)
     assert written(place) == before and not papermill.seen
 
 def test_a_tryon_that_is_running(held_by_another, papermill, refused, place):
-    pid = held_by_another(place/'experiments'/'.x.lock')
+    pid = held_by_another(place/'experiments'/'.x.lock').pid
     refused(['tryon', '--name', 'x', '--checkpoint', 'a.pt'], 'is being written by process', pid)
     assert written(place) == ['experiments/.x.lock'] and not papermill.seen
 
 def test_one_sweep_twice(held_by_another, refused, place):
     (place/'rates.yaml').write_text('model: warp\ngrid: {lr: [0.1]}\n')
-    pid = held_by_another(place/'experiments'/'.rates.sweep.lock')
+    pid = held_by_another(place/'experiments'/'.rates.sweep.lock').pid
     refused(['sweep', 'rates.yaml'], 'the sweep rates is being written by process', pid)
     assert written(place) == ['experiments/.rates.sweep.lock', 'rates.yaml']
 

@@ -146,33 +146,14 @@ def test_going_on_loses_nothing(file, text, warp_run, vvt, call, place):
 
 # one writer
 
-holder = '''
-import sys, time
-from shineon.core.files import hold
-hold(sys.argv[1], 'this run')
-print('held', flush=True)
-time.sleep(60)
-'''
-
-@pytest.fixture
-def another():
-    "Start a process that holds a lock"
-    begun = []
-    def start(path):
-        begun.append(subprocess.Popen([sys.executable, '-c', holder, str(path)], stdout=subprocess.PIPE, text=True))
-        assert begun[-1].stdout.readline() == 'held\n'
-        return begun[-1]
-    yield start
-    for p in begun: p.kill(); p.wait()
-
-def test_another_process_writes(another, vvt, call, place):
-    p = another(lock_beside(place/'experiments'/'wa'))
+def test_another_process_writes(held_by_another, vvt, call, place):
+    p = held_by_another(lock_beside(place/'experiments'/'wa'))
     refused(call(*train(vvt, 'wa')), 'is being written by process', p.pid)
     assert not (place/'experiments'/'wa').exists()
 
-def test_a_dead_process_holds_nothing(another, place):
+def test_a_dead_process_holds_nothing(held_by_another, place):
     lock = lock_beside(place/'wa')
-    p = another(lock)
+    p = held_by_another(lock)
     p.kill(); p.wait()
     assert lock.exists() # nobody could take it away
     hold(lock, 'this run')
@@ -303,8 +284,8 @@ def test_sample_over_a_set_with_more(call, place):
     assert call(*make)[0] == 0
     assert os.listdir(place) == ['vvt'] # no litter
 
-def test_sample_while_another_writes(call, place, another):
-    another(lock_beside(place/'vvt'))
+def test_sample_while_another_writes(call, place, held_by_another):
+    held_by_another(lock_beside(place/'vvt'))
     refused(call('sample', 'vvt', '--n_train', 2, '--n_test', 1, '--n_frames', 2), 'is being written by process')
     assert not (place/'vvt').exists()
 
