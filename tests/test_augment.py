@@ -206,5 +206,9 @@ def test_each_epoch_has_its_own_also_after_a_stop(vvt):
 
 def test_arrays_of_one_channel_keep_it():
     "Masks are `(h w 1)`; OpenCV leaves such an axis out"
-    from shineon.data.augment import mirror_picture
-    for shape in ((5, 4), (5, 4, 1), (5, 4, 3)): assert mirror_picture(np.zeros(shape, np.uint8), 4).shape == shape
+    from shineon.data.augment import Affine, mirror_picture
+    turned = Affine((5, 4), 1.1, 10, (0, 0))
+    for shape in ((5, 4), (5, 4, 1), (5, 4, 3)):
+        array = np.zeros(shape, np.uint8)
+        changed = mirror_picture(array, 4), turned.picture(array), turned.labels(array)
+        assert {a.shape for a in changed} == {shape}

@@ -84,7 +84,8 @@ def _warped(self:Affine, array, blend, edge): # `(h w [c])`; blend neighbours, o
     matrix = np.column_stack([self.linear, self.offset])
     flags = cv2.INTER_LINEAR if blend else cv2.INTER_NEAREST
     outside = cv2.BORDER_REPLICATE if edge else cv2.BORDER_CONSTANT
-    return cv2.warpAffine(np.ascontiguousarray(array), matrix, (self.w, self.h), flags=flags, borderMode=outside)
+    moved = cv2.warpAffine(np.ascontiguousarray(array), matrix, (self.w, self.h), flags=flags, borderMode=outside)
+    return moved.reshape(array.shape) # OpenCV leaves an axis of one channel out
 
 # %% ../../nbs/data/17_augment.ipynb #193bc2ec
 @patch
