@@ -261,9 +261,11 @@ def training_videos(
 def inputs_with_warp(
     person_inputs:list[str], # of the try-on network
     warp:nn.Module|None=None, # a trained warp, where it makes the warped garment
+    keep_person:bool=False, # does the network lay its result into the frame? It needs the region of `masked`
 ) -> list[str]: # of both, each once
-    "What is read of the person: a warp has inputs of its own"
-    return list(dict.fromkeys([*person_inputs, *(warp.config['person_inputs'] if warp else [])]))
+    "What is read of the person: a warp has inputs of its own, and so has composition"
+    of_warp = warp.config['person_inputs'] if warp else []
+    return list(dict.fromkeys([*person_inputs, *of_warp, *['masked']*keep_person]))
 
 # %% ../../nbs/train/49_learner.ipynb #d7f11c6a
 def run_training(
