@@ -125,6 +125,11 @@ def augmented(name): return lambda n: getattr(n['dls'].train.dataset.augment, na
 
 def kept_after_overwrite(n): return n['folder'].name, (n['folder']/'checkpoints'/'old.pt').exists()
 
+masked = dict(person_inputs=['masked', 'densepose', 'flow'])
+def region(n): return clip(n)['masked'][:,0] > 0
+def region_rows(n): return region(n).any(-1).nonzero()[:,-1].float().mean().item() # where its middle row lies
+def lower(before, now): return now > before + 10
+
 # option: (value, what to look at, what is then to be seen there, and not without it)
 # a fourth value: options that go with it, in both runs
 
@@ -175,6 +180,9 @@ training = everywhere | dict(
     save_count=(7, callback('SaveCheckpoints', lambda cb: cb.save_count), 7),
     keep=(7, callback('SaveCheckpoints', lambda cb: cb.keep), 7),
     skip_bad=(True, lambda n: len(n['train'] + n['valid']), 2, dict(vvt_dataroot='damaged.pt')),
+    category=('lower', region_rows, lower, masked),
+    region_margin=(.2, lambda n: region(n).sum().item(), more, masked),
+    region_hem=(.4, lambda n: region(n).sum().item(), more, masked),
     cache_dir=('kept', lambda n: n['reader'].cache and n['reader'].cache.folder.name, 'kept'),
     augment_mirror=(.5, augmented('augment_mirror'), .5),
     augment_scale=(.2, augmented('augment_scale'), .2),
@@ -192,6 +200,7 @@ dressing = dict( # networks that take a warped garment
     n_frames_total=(3, lambda n: len(clip(n)['image']), 3),
     flow_warp=(True, lambda n: (n['model'].config['flow_warp'], 'flow' in clip(n)), (True, True),
                dict(n_frames_total=2)),
+    keep_person=(True, lambda n: (n['model'].keep_person, 'masked' in clip(n)), (True, True)),
     activation=('gelu', config('activation'), 'gelu'),
     wt_l1=(.5, weight('l1'), .5),
     wt_vgg=(.5, lambda n: (n['loss'].weights['vgg'], type(n['loss'].vgg).__name__), (.5, 'NoVGG')),
