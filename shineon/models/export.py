@@ -31,7 +31,8 @@ def frame_inputs(
 # %% ../../nbs/models/38_export.ipynb #2783dcde
 def _example(name, h, w): # a part of a frame for two people: the number is free
     if name == 'valid': return torch.ones(2, 1, 1, 1)
-    return torch.zeros(2, INPUTS[name.removeprefix('warped_')].channels, h, w)
+    channels = 3 if name == 'image' else INPUTS[name.removeprefix('warped_')].channels
+    return torch.zeros(2, channels, h, w)
 
 # %% ../../nbs/models/38_export.ipynb #eedc47d1
 class OneFrame(nn.Module):
