@@ -6,7 +6,7 @@
 __all__ = ['read_run', 'list_runs', 'differing', 'figures', 'runs_table', 'print_runs', 'rerun_options']
 
 # %% ../../nbs/cli/82_run_table.ipynb #fbd42f23
-import csv, io, json, math, os, shutil, sys
+import csv, json, math, os, shutil, sys
 from collections import defaultdict
 from fnmatch import fnmatchcase
 from itertools import count, islice

@@ -28,7 +28,7 @@ from .formats import flow_mismatch, garment_mask, joints_on_person, mask_doubts,
 from .formats import recognise_flow
 from .frame_files import FILES, check_picture, fit_cloth
 from .labels import coco_names, palette
-from .layouts import LAYOUTS, Video, find_layout
+from .layouts import LAYOUTS, Video, find_layout, guess_doubts
 
 # %% ../../nbs/data/19_check.ipynb #ae630920
 @dataclass(frozen=True)
@@ -287,11 +287,11 @@ def _frames(self:_Look):
     self._flows(samples)
 
 # %% ../../nbs/data/19_check.ipynb #c2c0a4b4
-def _doubts(mask, photo, compare): # what speaks against a mask
+def _doubts(mask, photo): # what speaks against the mask of a file
     step = max(min(mask.shape)//192, 1)
     mask, photo = mask[::step,::step], photo[::step,::step]
     doubts = mask_doubts(mask)
-    if doubts or not compare: return doubts
+    if doubts: return doubts
     on, shown = mask > 0, mask_of_white(photo) > 0
     if (on & shown).sum() > .6*(on | shown).sum(): return []
     step = max(min(mask.shape)//96, 1)
@@ -307,10 +307,12 @@ def _garment(self:_Look):
     of_file = kind.find(path)
     if of_file is None:
         if self.scope.masks: self._say('doubtful mask', 'no mask file, as others have: it is guessed', path, do='')
-        mask = garment_mask(photo, way=self.scope.cloth_mask_way)
-    else: mask = self._stored(kind, of_file)
-    if mask is None or not self._has_size(mask, photo.shape[:2], kind, of_file): return
-    for doubt in _doubts(mask, photo, of_file is not None):
+        doubts = guess_doubts(photo, self.scope.cloth_mask_way)
+    else:
+        mask = self._stored(kind, of_file)
+        if mask is None or not self._has_size(mask, photo.shape[:2], kind, of_file): return
+        doubts = _doubts(mask, photo)
+    for doubt in doubts:
         self._say('doubtful mask', f'its mask: {doubt}', of_file or path, do='')
 
 # %% ../../nbs/data/19_check.ipynb #199f9dee

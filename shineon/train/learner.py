@@ -15,8 +15,8 @@ from pathlib import Path
 from ..core.errors import OptionError, at_least # shineon before fastai
 from ..core.run_folder import close_run, goes_on, gpu_numbers, open_run, process_number, run_folder, set_aside
 from ..data.clips import ClipReader
-from ..data.layouts import (LAYOUTS, Layout, Video, check_videos, dataset_videos, layout_root, settle_forms,
-                                  split_videos, whole_videos)
+from ..data.layouts import (LAYOUTS, Layout, Video, check_videos, dataset_videos, doubtful_masks, layout_root,
+                                  settle_forms, split_videos, whole_videos)
 from ..data.loaders import n_batches
 from ..kernels.winograd import use_winograd, winograd_state
 from ..models.networks import NETWORKS
@@ -253,6 +253,8 @@ def training_videos(
         kept, left = split_videos(videos, held_out, seed)
         train, valid = train + kept, valid + left
     check_videos(train + valid, reader.kinds, workers)
+    masks = {k: reader.options[k] for k in ('cloth_mask_way', 'cloth_mask_threshold')}
+    doubtful_masks({v.cloth for v in train + valid}, workers=workers, **masks)
     n_frames = sum(len(v.frames) for v in train)
     print(f'{len(train)} video{"s"*(len(train) != 1)} to train on ({n_frames} frames), {len(valid)} to validate on')
     return train, valid
