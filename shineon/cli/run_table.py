@@ -83,6 +83,19 @@ def _params(folder, names, notes): # options as they ran, and as they were asked
     notes.append('params.yaml is damaged')
     return None, None
 
+# %% ../../nbs/cli/82_run_table.ipynb #5343dbc9
+def _change(said): # an entry of `changes.yaml` in words
+    options = ', '.join(f'{k} {v["now"]}' for k,v in said['options'].items())
+    return f'from step {said["step"]:d} on: {options}'
+
+
+# %% ../../nbs/cli/82_run_table.ipynb #ce0e0a3d
+def _changes(file, names, notes): # of a run that went on, in words
+    if file.name not in names: return []
+    try: return list(map(_change, load_yaml(read_limited(file, 2**20))))
+    except Exception: notes.append(f'{file.name} is damaged') # a file of any content can raise anything
+    return []
+
 # %% ../../nbs/cli/82_run_table.ipynb #c75b95ac
 def _names(folder, notes): # of what lies in a folder
     try: return set(os.listdir(folder))
@@ -119,9 +132,10 @@ def read_run(
     notebook = _notebook(folder, names, params, environment)
     error = _error(folder/f'{notebook}.ipynb') if f'{notebook}.ipynb' in names and metrics is None else ''
     if params is None and not notes and not error: notes.append('params.yaml is missing')
+    changes = _changes(folder/'changes.yaml', names, notes)
     state, started = _state(bool(notes), metrics, environment, error), environment.get('started')
     step = _steps(folder, names, metrics or {}, notes)
-    if error: notes.append(error)
+    notes += filter(None, (error, *changes))
     return dict(name=folder.name, folder=str(folder), notebook=notebook, state=state,
                 started=None if started is None else str(started)[:40], step=step, options=params or {},
                 asked=asked or {}, metrics=metrics or {}, note='; '.join(notes))

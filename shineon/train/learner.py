@@ -13,12 +13,14 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import OptionError, at_least # shineon before fastai
-from ..core.run_folder import close_run, goes_on, gpu_numbers, open_run, process_number, run_folder, set_aside
+from ..core.run_folder import (close_run, goes_on, gpu_numbers, note_changes, open_run, process_number,
+                                     run_folder, set_aside)
 from ..data.clips import ClipReader
 from ..data.layouts import (LAYOUTS, Layout, Video, check_videos, dataset_videos, doubtful_masks, layout_root,
                                   settle_forms, split_videos, whole_videos)
 from ..data.loaders import n_batches
 from ..kernels.winograd import use_winograd, winograd_state
+from ..models.files import read_checkpoint
 from ..models.networks import NETWORKS
 from .board import Board
 from .callback import (LossTerm, TextLogger, TrainingCallback, ValidateWithin, WarpCloth,
@@ -280,9 +282,10 @@ def run_training(
     "Try everything out, open the run's folder, and train"
     device = torch.device(learn.dls.device)
     try_out(learn, compile)
-    if start: go_on(learn, start)
+    changes = go_on(learn, start, options, asked) if start else {}
     open_run(folder, options, device, asked=asked, notebook=notebook, **device_facts(device))
     if start and goes_on(folder, str(start)): leave_later(start)
+    if changes: note_changes(folder, read_checkpoint(start, mmap=True)['more']['step'], changes)
     begun = time.time()
     scores = fit_schedule(learn)
     return scores | dict(seconds=round(time.time() - begun, 1))
