@@ -2,7 +2,8 @@
 import numpy as np, pytest, torch
 from shineon.core.errors import DataError, OptionError
 from shineon.core.media import read_picture
-from shineon.data.augment import Affine, Augment, Augmentation, Way, _ways, neck, person_mask
+from shineon.data.augment import Augment, Augmentation, neck, person_mask
+from shineon.data.changes import Affine, mirror_picture
 from shineon.data.frame_files import FILES, FrameFile, ResizeCrop
 from shineon.data.labels import LIP
 from shineon.data.layouts import vvt_videos
@@ -38,7 +39,7 @@ def test_a_broken_background_is_named(tmp_path):
 
 def read_clip(video, numbers, size=(128,64)):
     "Arrays of all kinds of file; writing to them is an error"
-    crop, kinds = ResizeCrop(size, *size), [FILES[k] for k in _ways if FILES[k].of == 'person']
+    crop, kinds = ResizeCrop(size, *size), [k for k in FILES.values() if k.of == 'person']
     arrays = {k.name: np.stack([k.load(video.frames[i].files[k.name], crop) for i in numbers]) for k in kinds}
     arrays['cloth'] = FILES['cloth'].load(video.cloth, crop)[None]
     for a in arrays.values(): a.flags.writeable = False
@@ -84,17 +85,33 @@ def test_another_background_leaves_the_person(clip):
     assert np.abs(changed['flow'][-1][outside]).max() == 0
     assert (changed['image'][0][outside] == changed['image'][-1][outside]).mean() > .9 # in all frames the same
 
-def test_a_kind_of_file_of_ones_own_is_mirrored_and_moved(clip, monkeypatch):
-    from shineon.data import augment
-    depth = FrameFile('depth', None, ResizeCrop.picture)
-    monkeypatch.setitem(FILES._entries, 'depth', depth)
+def test_a_kind_of_file_of_ones_own_says_how_it_changes(clip, monkeypatch):
+    def add(name='depth', **how): monkeypatch.setitem(FILES._entries, name, FrameFile(name, None, None, **how))
     arrays = dict(clip, depth=clip['image'][...,0])
+    add(mirror=mirror_picture, move=Affine.picture)
     changed = Augmentation(mirror=True, scale=1.2).apply(arrays)
     moved = Affine((128,64), 1.2)
     assert (changed['depth'][1] == moved.picture(arrays['depth'][1][:,::-1])).all()
-    monkeypatch.setitem(augment._ways, 'depth', Way(move=Affine.labels))
+    add(mirror=mirror_picture, move=Affine.labels)
     labels = Augmentation(shift=(.2,0)).apply(arrays)['depth']
     assert (labels[:,:,:10] == 0).all()
+    add(mirror=mirror_picture, move=Affine.picture, colour=lambda colours, a: 255 - a)
+    lit = Augmentation(hue=.3).apply(arrays)['depth']
+    assert (lit == 255 - arrays['depth']).all()
+    add('fabric', of='cloth', mirror=mirror_picture) # of the garment nothing moves
+    assert (Augmentation(scale=1.2).apply(dict(clip, fabric=clip['cloth']))['fabric'] == clip['cloth']).all()
+
+silent = {'nothing': {}, 'no move': dict(mirror=mirror_picture), 'no mirror': dict(move=Affine.picture)}
+
+@pytest.mark.parametrize('how', silent.values(), ids=silent)
+def test_a_kind_that_does_not_say_how_it_changes_is_refused(clip, monkeypatch, how):
+    "Also where a clip happens not to be mirrored or moved"
+    monkeypatch.setitem(FILES._entries, 'depth', FrameFile('depth', None, None, **how))
+    with pytest.raises(OptionError, match='of the kind depth do not say how they change. Give their entry'):
+        Augmentation(hue=.1).apply(dict(clip, depth=clip['image'][...,0]))
+
+def test_every_kind_of_this_package_says_how_it_changes():
+    for kind in FILES.values(): assert kind.mirror and (kind.move or kind.of == 'cloth'), kind.name
 
 def test_the_background_without_a_parse_is_refused(clip):
     with pytest.raises(OptionError, match='augment_background needs the parse'):
@@ -206,7 +223,6 @@ def test_each_epoch_has_its_own_also_after_a_stop(vvt):
 
 def test_arrays_of_one_channel_keep_it():
     "Masks are `(h w 1)`; OpenCV leaves such an axis out"
-    from shineon.data.augment import Affine, mirror_picture
     turned = Affine((5, 4), 1.1, 10, (0, 0))
     for shape in ((5, 4), (5, 4, 1), (5, 4, 3)):
         array = np.zeros(shape, np.uint8)

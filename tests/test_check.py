@@ -11,6 +11,8 @@ from shineon.data.check import PROBLEMS, check_data
 from shineon.data.formats import LABEL_SETS, PARSE
 from shineon.data.layouts import vvt_videos
 from shineon.cli.main import main
+from shineon.models.files import save_model
+from shineon.models.warp import WarpModule
 
 @pytest.fixture(scope='module')
 def vvt(tmp_path_factory):
@@ -251,6 +253,34 @@ def test_garments_that_are_tried_on(viton):
     cut(viton/'test'/'cloth'/'000099_1.png')
     found = [(f.problem, f.video) for f in check_data(viton, workers=1).findings]
     assert found == [('truncated', '000010_0'), ('no own garment', '000011_0')]
+
+def ids(path): return path.read_text().split()
+
+def test_unseen(viton, in_process, monkeypatch, tmp_path, capsys):
+    "Test samples that are none of training, for try-on and evaluation"
+    monkeypatch.chdir(tmp_path)
+    check = 'check', viton, '--dataset', 'viton', '--workers', 1, '--unseen_list', 'unseen.txt'
+    assert shineon(*check) == 0
+    assert ids(tmp_path/'unseen.txt') == ['000010_0', '000011_0']
+    renamed_twin(viton)
+    assert shineon(*check, '--fix_list', 'good.txt') == 0 and 'warning  twins' in capsys.readouterr().out
+    assert ids(tmp_path/'unseen.txt') == ['000010_0'] and '000011_0' in ids(tmp_path/'good.txt')
+    tryon = ['tryon', '--name', 'unseen', '--dataset', 'viton', '--viton_dataroot', viton, '--out_fmt', 'png',
+             '--checkpoint', 'warp.pt', '--gpu_ids', -1, '--workers', 0]
+    save_model(tmp_path/'warp.pt', WarpModule(fine_height=128, fine_width=64, ngf=4))
+    assert shineon(*tryon, '--data_list', 'unseen.txt') == 0
+    made = {p.parent.name for p in (tmp_path/'test_results'/'unseen').glob('*/*.png')}
+    assert made == {'000010_0'}
+    cut(viton/'test'/'image'/'000010_0.png')
+    assert shineon(*check) == 1 and ids(tmp_path/'unseen.txt') == []
+
+def test_unseen_by_a_training_part_that_is_not_there(viton, tmp_path, capsys):
+    shutil.rmtree(viton/'train')
+    (viton/'train_pairs.txt').unlink()
+    assert shineon('check', viton, '--dataset', 'viton', '--unseen_list', tmp_path/'unseen.txt') == 2
+    said = capsys.readouterr()
+    assert 'samples are good' in said.out
+    assert 'no train part to compare with' in said.err and not (tmp_path/'unseen.txt').exists()
 
 def test_command(broken, tmp_path, capsys):
     train = vvt_videos(broken)

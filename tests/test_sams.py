@@ -139,7 +139,8 @@ def test_going_on_is_refused(sams_run, vvt, in_process, monkeypatch, tmp_path, c
     monkeypatch.chdir(tmp_path)
     start = sams_run/'checkpoints'/'step_3.pt'
     assert main(train('other', vvt, *growing, '--batch_size', 4, '--checkpoint', start)) == 2
-    assert 'batches an epoch' in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert 'has batch_size 2, and this one 4' in err and '--weights' in err
 
 # try-on
 

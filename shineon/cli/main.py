@@ -338,6 +338,8 @@ def _check(p, look):
     p.add_argument('--json', default='', metavar='FILE', help='write the report')
     p.add_argument('--sheet', default='', metavar='FILE', help='write pictures of the worst samples, a PNG')
     p.add_argument('--fix_list', default='', metavar='FILE', help='write ids of the samples without an error')
+    p.add_argument('--unseen_list', default='', metavar='FILE',
+                   help='write ids of test samples whose pictures do not occur in training, to measure on')
     _takes_plugins(p)
     p.set_defaults(run=_check_data)
 
@@ -345,13 +347,13 @@ def _check(p, look):
 def _check_data(args):
     for name in ('n_frames_total', 'workers', 'examples'): _finite(name, getattr(args, name))
     at_least(0, examples=args.examples)
-    files = args.json, args.sheet, args.fix_list
+    files = args.json, args.sheet, args.fix_list, args.unseen_list
     for path in filter(None, files): check_writable(path)
     from shineon.data.check import check_data, show_progress # late: it imports torch
     report = check_data(args.dataroot, args.dataset, args.n_frames_total, args.workers, args.cloth_mask_way,
                         show_progress)
-    report.write(*files)
     print(report.table(args.examples))
+    report.write(*files)
     if report.errors(): raise RuntimeError(f'{args.dataroot}: {report.summary()}')
 
 # %% ../../nbs/cli/85_main.ipynb #05ac799f

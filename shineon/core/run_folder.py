@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['collect_params', 'log_level', 'gpu_numbers', 'process_number', 'this_process', 'is_alive', 'processor', 'environment',
            'goes_on', 'own_files', 'is_run', 'run_kind', 'run_place', 'run_folder', 'write_json', 'write_params',
-           'read_params', 'set_aside', 'open_run', 'close_run', 'Parts']
+           'read_params', 'note_changes', 'set_aside', 'open_run', 'close_run', 'Parts']
 
 # %% ../../nbs/core/02_run_folder.ipynb #46298962
 import json, logging, os, platform, re, shutil, subprocess, tempfile
@@ -128,7 +128,7 @@ def goes_on(
 
 # %% ../../nbs/core/02_run_folder.ipynb #d00028a9
 _run_files = ['params.yaml', 'environment.json', 'metrics.json', 'output.txt', 'parts/**', # of every run
-              'checkpoints/*.pt', 'checkpoints/*.pt.left', 'tensorboard/**', # of training
+              'checkpoints/*.pt', 'checkpoints/*.pt.left', 'tensorboard/**', 'changes.yaml', # of training
               'tables/*', 'results/**', 'report/**', '.report.*', '.report.*/**', # of try-ons, evaluations, comparisons
               'sample/**', 'noise/**', 'dark/**'] # of trials
 
@@ -237,6 +237,28 @@ def read_params(
     if isinstance(asked, dict): return params, params | asked
     raise DataError('params.yaml is damaged', folder, 'Remove the folder, or choose another --name')
 
+# %% ../../nbs/core/02_run_folder.ipynb #6b00a68b
+def note_changes(
+    folder:Path, # of a run that goes on
+    step:int, # steps of training that are done
+    changes:dict, # option -> its value up to here, its value from here on
+):
+    "Add to `changes.yaml` what differs from a step on; nothing where nothing does (first process only)"
+    if process_number()[0] or not changes: return
+    since = datetime.now().astimezone().isoformat(timespec='seconds')
+    said = dict(step=step, since=since, options={k: dict(was=a, now=b) for k,(a,b) in changes.items()})
+    file = folder/'changes.yaml'
+    before = read_limited(file, 2**20) if os.path.lexists(file) else b''
+    with replacing(file) as f: f.write_bytes(before + yaml_text([said]).encode('utf8'))
+    print(f'from step {step} on:', *(f'{k} {b!r} instead of {a!r}' for k,(a,b) in changes.items()), flush=True)
+
+# %% ../../nbs/core/02_run_folder.ipynb #95b58312
+def _has_params(folder): # does a run that goes on keep the record of its beginning?
+    try: return bool(read_params(folder))
+    except FileNotFoundError: return False
+    except DataError: print(f'{folder/"params.yaml"} is damaged, and written anew', flush=True)
+    return False
+
 # %% ../../nbs/core/02_run_folder.ipynb #457d5998
 _free_options = ('resume', 'overwrite', 'experiments_dir', 'gpu_ids', 'workers') # do not change what comes out
 
@@ -308,12 +330,13 @@ def open_run(
     record = folder/'environment.json'
     now = dict(notebook=notebook or run_kind(folder)) | environment(params.get('seed'), device, **facts)
     if resume: _refuse_other_options(folder, params)
-    if resume or goes_on(folder, params.get('checkpoint', '')):
+    on = resume or goes_on(folder, params.get('checkpoint', ''))
+    if on:
         now['before'] = _starts_before(record)
         (folder/'metrics.json').unlink(missing_ok=True) # figures of an end that is none any more
     else: set_aside(folder, notebook)
     write_json(record, now)
-    write_params(folder, params, asked)
+    if not (on and _has_params(folder)): write_params(folder, params, asked)
 
 # %% ../../nbs/core/02_run_folder.ipynb #c05703a0
 def close_run(

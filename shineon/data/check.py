@@ -28,7 +28,7 @@ from .formats import flow_mismatch, garment_mask, joints_on_person, mask_doubts,
 from .formats import recognise_flow
 from .frame_files import FILES, check_picture, fit_cloth
 from .labels import coco_names, palette
-from .layouts import LAYOUTS, Video, find_layout
+from .layouts import LAYOUTS, Video, find_layout, guess_doubts
 
 # %% ../../nbs/data/19_check.ipynb #ae630920
 @dataclass(frozen=True)
@@ -287,11 +287,11 @@ def _frames(self:_Look):
     self._flows(samples)
 
 # %% ../../nbs/data/19_check.ipynb #c2c0a4b4
-def _doubts(mask, photo, compare): # what speaks against a mask
+def _doubts(mask, photo): # what speaks against the mask of a file
     step = max(min(mask.shape)//192, 1)
     mask, photo = mask[::step,::step], photo[::step,::step]
     doubts = mask_doubts(mask)
-    if doubts or not compare: return doubts
+    if doubts: return doubts
     on, shown = mask > 0, mask_of_white(photo) > 0
     if (on & shown).sum() > .6*(on | shown).sum(): return []
     step = max(min(mask.shape)//96, 1)
@@ -307,10 +307,12 @@ def _garment(self:_Look):
     of_file = kind.find(path)
     if of_file is None:
         if self.scope.masks: self._say('doubtful mask', 'no mask file, as others have: it is guessed', path, do='')
-        mask = garment_mask(photo, way=self.scope.cloth_mask_way)
-    else: mask = self._stored(kind, of_file)
-    if mask is None or not self._has_size(mask, photo.shape[:2], kind, of_file): return
-    for doubt in _doubts(mask, photo, of_file is not None):
+        doubts = guess_doubts(photo, self.scope.cloth_mask_way)
+    else:
+        mask = self._stored(kind, of_file)
+        if mask is None or not self._has_size(mask, photo.shape[:2], kind, of_file): return
+        doubts = _doubts(mask, photo)
+    for doubt in doubts:
         self._say('doubtful mask', f'its mask: {doubt}', of_file or path, do='')
 
 # %% ../../nbs/data/19_check.ipynb #199f9dee
@@ -564,6 +566,12 @@ def counts(self:Report) -> dict[str,tuple[int,int]]: # kind of problem -> sample
     for f in self.findings: found.setdefault(f.problem, []).append((f.mode, f.video))
     return {problem: (len(set(samples)), len(samples)) for problem,samples in found.items()}
 
+# %% ../../nbs/data/19_check.ipynb #a1d8ab9b
+@patch
+def _good(self:Report, mode): # ids of samples without an error
+    bad = {f.video for f in self.errors() if f.problem != 'wrong list' and f.mode == mode}
+    return [v.id for v in self.videos[mode] if not {v.id, ''} & bad]
+
 # %% ../../nbs/data/19_check.ipynb #b0462a0e
 @patch
 def errors(self:Report) -> list[Finding]: # without warnings
@@ -574,8 +582,16 @@ def errors(self:Report) -> list[Finding]: # without warnings
 @patch
 def good(self:Report) -> list[str]: # ids, of training first
     "Samples without an error; warnings don't count. An error of a whole part counts for all of its samples"
-    bad = {(f.mode, f.video) for f in self.errors() if f.problem != 'wrong list'}
-    return [v.id for mode,videos in self.videos.items() for v in videos if not {(mode, v.id), (mode, '')} & bad]
+    return [id for mode in self.videos for id in self._good(mode)]
+
+# %% ../../nbs/data/19_check.ipynb #7bbd32fe
+@patch
+def unseen(self:Report) -> list[str]: # ids of test samples
+    "Good test samples whose pictures do not occur in training; `DataError` where there is nothing to compare with"
+    lacking = [mode for mode in ('train', 'test') if not self.videos.get(mode)]
+    if lacking: raise DataError(f'no {lacking[0]} part to compare with', self.root, 'Leave --unseen_list out')
+    twins = {f.video for f in self.findings if f.problem == 'twins'}
+    return [id for id in self._good('test') if id not in twins]
 
 # %% ../../nbs/data/19_check.ipynb #b7266434
 def _example(finding): # one line
@@ -686,19 +702,24 @@ def values(self:Report) -> dict: # plain values
                 seconds=round(self.seconds, 2), forms=self.forms, counts=counts,
                 findings=[asdict(f) | dict(error=f.error) for f in self.findings])
 
+# %% ../../nbs/data/19_check.ipynb #6b2af6b5
+def _write_ids(path, ids): # a line each
+    lines = ''.join(f'{id}\n' for id in ids)
+    with replacing(path) as tmp: tmp.write_text(lines, encoding='utf8', errors='surrogateescape')
+
 # %% ../../nbs/data/19_check.ipynb #4c80ed09
 @patch
 def write(self:Report,
     json_file:str|Path='', # of `values`
     sheet:str|Path='', # contact sheet of the worst, a PNG
     fix_list:str|Path='', # ids of the good samples, a line each
+    unseen_list:str|Path='', # of `unseen`, a line each
 ):
     "Write a report into files, those that are named"
     if json_file:
         with replacing(json_file) as tmp: tmp.write_text(json.dumps(self.values(), indent=1) + '\n', encoding='utf8')
-    if fix_list:
-        lines = ''.join(f'{id}\n' for id in self.good())
-        with replacing(fix_list) as tmp: tmp.write_text(lines, encoding='utf8', errors='surrogateescape')
+    if fix_list: _write_ids(fix_list, self.good())
+    if unseen_list: _write_ids(unseen_list, self.unseen())
     if sheet: self.sheet(sheet)
 
 # %% ../../nbs/data/19_check.ipynb #29299c30

@@ -24,6 +24,8 @@ from ..core.media import open_picture, read_flo, read_picture, read_stored
 from ..core.ops import to_tensor
 from ..core.pixels import as_rgb
 from ..core.registry import Registry
+from .changes import (Affine, Colours, mirror_iuv, mirror_joints, mirror_labels, mirror_picture,
+                                  mirror_vectors)
 from .formats import (LABEL_SETS, backward_flow, dresscode_size, flow_of_array, flow_of_kitti, known_flow,
                                   label_pixels, mask_of_file, recognise_densepose, recognise_parse, to_coco18, to_iuv,
                                   to_lip)
@@ -169,6 +171,9 @@ class FrameFile:
     convert:Callable|None=None # what was read, its form, path, frame's size, frame's files -> array as it should be
     recognise:Callable|None=None # what was read of several files, and where -> their form
     usual:str='' # the form that needs no conversion
+    mirror:Callable|None=None # called as `mirror(array, width)`: that of the mirrored frame; else none is augmented
+    move:Callable|None=None # called as `move(affine, array)` with an `Affine`: that of the moved frame
+    colour:Callable|None=None # called as `colour(colours, arrays)` with `Colours`, all frames at once
 
 # %% ../../nbs/data/09_frame_files.ipynb #7806f39b
 FILES = Registry('kind of file', home='shineon.data.frame_files')
@@ -235,7 +240,8 @@ def load(self:FrameFile,
 
 # %% ../../nbs/data/09_frame_files.ipynb #3231be9b
 _pictures = dict(check=check_picture, endings=('.png', '.jpg', '.jpeg'))
-FILES.add(FrameFile('image', read_picture, ResizeCrop.picture, to_tensor, **_pictures))
+FILES.add(FrameFile('image', read_picture, ResizeCrop.picture, to_tensor, **_pictures,
+                    mirror=mirror_picture, move=Affine.picture, colour=Colours.picture))
 
 # %% ../../nbs/data/09_frame_files.ipynb #4490d4de
 def _stored(path): # labels, or the parts of a body, as numbers or colours
@@ -257,11 +263,11 @@ def _one_channel(a): return torch.from_numpy(a)[:,None] # (n h w) -> (n 1 h w)
 
 # %% ../../nbs/data/09_frame_files.ipynb #11e12ab6
 FILES.add(FrameFile('parse', _stored, ResizeCrop.labels, _one_channel, **_pictures, convert=_as_lip,
-                    recognise=recognise_parse, usual='lip'))
+                    recognise=recognise_parse, usual='lip', mirror=mirror_labels, move=Affine.labels))
 
 # %% ../../nbs/data/09_frame_files.ipynb #90270a8d
 FILES.add(FrameFile('densepose', _stored, ResizeCrop.labels, np.asarray, **_pictures, convert=_as_iuv,
-                    recognise=recognise_densepose, usual='iuv'))
+                    recognise=recognise_densepose, usual='iuv', mirror=mirror_iuv, move=Affine.labels))
 
 # %% ../../nbs/data/09_frame_files.ipynb #d927a66e
 def _as_joints(contents, form, where, size, files):
@@ -276,7 +282,7 @@ def _check_keypoints(path, size, form): # None: joints have no size
 
 # %% ../../nbs/data/09_frame_files.ipynb #3b0b0ea4
 FILES.add(FrameFile('keypoints', read_pose_file, ResizeCrop.joints, sized=False, check=_check_keypoints,
-                    endings=('.json',), convert=_as_joints))
+                    endings=('.json',), convert=_as_joints, mirror=mirror_joints, move=Affine.joints))
 
 # %% ../../nbs/data/09_frame_files.ipynb #bb2f7c77
 def _flow_planes(a): return torch.from_numpy(np.stack([a[...,0], a[...,1]], 1)) # (n h w 2) -> (n 2 h w)
@@ -298,20 +304,21 @@ def _as_flow(flow, form, where, size, files):
 
 # %% ../../nbs/data/09_frame_files.ipynb #63dce2ef
 FILES.add(FrameFile('flow', _read_flow, ResizeCrop.flow, _flow_planes, first=_no_flow,
-                    endings=('.flo', '.npy', '.npz'), convert=_as_flow))
+                    endings=('.flo', '.npy', '.npz'), convert=_as_flow, mirror=mirror_vectors, move=Affine.flow))
 
 # %% ../../nbs/data/09_frame_files.ipynb #5def2032
 FILES.add(FrameFile(
     'warped', read_picture, ResizeCrop.picture, np.asarray, resized=True, **_pictures,
     missing='no warped garment {cloth}.FOR.{frame} for this frame',
-    do='Make warped garments with `shineon tryon` and a warp checkpoint, or give --warp_checkpoint'))
+    do='Make warped garments with `shineon tryon` and a warp checkpoint, or give --warp_checkpoint',
+    mirror=mirror_picture, move=Affine.picture, colour=Colours.on_white))
 
 # %% ../../nbs/data/09_frame_files.ipynb #053352d0
 def _place_cloth(crop, photo): return fit_cloth(photo, *crop.out)
 
 # %% ../../nbs/data/09_frame_files.ipynb #d170e125
 FILES.add(FrameFile('cloth', read_picture, _place_cloth, np.asarray, of='cloth', sized=False,
-                    find=lambda photo: photo, **_pictures))
+                    find=lambda photo: photo, **_pictures, mirror=mirror_picture, colour=Colours.on_white))
 
 # %% ../../nbs/data/09_frame_files.ipynb #eeb49657
 @lru_cache(4096)
@@ -341,4 +348,4 @@ def _place_mask(crop, mask): # as its photo is placed
 
 # %% ../../nbs/data/09_frame_files.ipynb #d3545ac0
 FILES.add(FrameFile('cloth_mask', _read_mask, _place_mask, np.asarray, of='cloth', find=find_cloth_mask,
-                    check=check_picture))
+                    check=check_picture, mirror=mirror_picture))

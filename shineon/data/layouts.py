@@ -5,21 +5,24 @@
 # %% auto #0
 __all__ = ['LAYOUTS', 'Frame', 'Video', 'Layout', 'find_layout', 'layout_root', 'listed_ids', 'dataset_videos', 'vvt_place',
            'vvt_cloth', 'natural_order', 'vvt_videos', 'truth_files', 'vvt_photo', 'needed_files', 'check_videos',
-           'whole_videos', 'settle_forms', 'settle_flow', 'split_videos', 'read_tryon_list', 'random_pairs']
+           'whole_videos', 'guess_doubts', 'doubtful_masks', 'settle_forms', 'settle_flow', 'split_videos',
+           'read_tryon_list', 'random_pairs']
 
 # %% ../../nbs/data/12_layouts.ipynb #94b2a8ca
 import csv, os, random, re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ..core.errors import DataError, OptionError
 from ..core.files import read_limited, reading, regular_file
 from ..core.media import read_picture
 from ..core.registry import Registry
-from .formats import flow_mismatch
+from .formats import flow_mismatch, garment_mask, mask_doubts, mask_of_white
 from .frame_files import FILES
 from .labels import INPUTS, inputs_of
 
@@ -373,6 +376,46 @@ def whole_videos(
     if bad: print(f'{len(bad)} of {len(videos)} videos are left out: {bad[0]}' + ' ...'*(len(bad) > 1), flush=True)
     if whole: return whole
     raise DataError('something is wrong with every video of this set', bad[0] if bad else '')
+
+# %% ../../nbs/data/12_layouts.ipynb #9513ce86
+def guess_doubts(
+    photo:np.ndarray, # product photo, `(h w 3)`, uint8
+    way:str='white', # how its mask is guessed: white, ground or grabcut
+    threshold:int=240, # by `white`: it is white where all colours reach this
+) -> list[str]: # empty for a mask that looks sound
+    "What speaks against the mask that is guessed from a photo; of a large one some pixels are looked at"
+    step = max(min(photo.shape[:2])//192, 1)
+    photo = np.ascontiguousarray(photo[::step,::step])
+    return mask_doubts(mask_of_white(photo, threshold) if way == 'white' else garment_mask(photo, way=way))
+
+# %% ../../nbs/data/12_layouts.ipynb #063b67c4
+def _doubt(path, way, threshold): # about the guessed mask of a photo; None: a file has it, or the photo is broken
+    try:
+        if FILES['cloth_mask'].find(path): return None
+        photo = FILES['cloth'].read(path)
+    except DataError: return None # the checks name it
+    return '; '.join(guess_doubts(photo, way, threshold))
+
+# %% ../../nbs/data/12_layouts.ipynb #9f60ea6b
+def doubtful_masks(
+    cloths:Iterable[Path], # product photos
+    cloth_mask_way:str='white', # how a mask is guessed that no file gives: white, ground or grabcut
+    cloth_mask_threshold:int=240, # by `white`: a photo is white where all its colours reach this
+    workers:int=4, # threads
+    n:int=64, # photos that are looked at, spread over all
+) -> dict[Path,str]: # photo -> what speaks against its mask
+    "Say in one line how many guessed garment masks are doubtful, and what to do"
+    cloths = sorted(set(cloths))
+    some = [cloths[i*len(cloths)//n] for i in range(n)] if len(cloths) > n else cloths
+    judge = partial(_doubt, way=cloth_mask_way, threshold=cloth_mask_threshold)
+    with ThreadPoolExecutor(max(workers, 1)) as pool: said = dict(zip(some, pool.map(judge, some)))
+    guessed, doubtful = sum(d is not None for d in said.values()), {p: d for p,d in said.items() if d}
+    if not doubtful: return {}
+    photo, doubt = next(iter(doubtful.items()))
+    of = f', of {len(some)} among {len(cloths)} garments' if len(some) < len(cloths) else ''
+    print(f'{len(doubtful)} of {guessed} guessed garment masks are doubtful{of}: {photo}: {doubt} (cloth_mask_way). '
+          '`shineon check` lists all', flush=True)
+    return doubtful
 
 # %% ../../nbs/data/12_layouts.ipynb #cebc27c6
 def _some_files(videos, kind, n): # n files of a kind, spread over all

@@ -13,12 +13,14 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import OptionError, at_least # shineon before fastai
-from ..core.run_folder import close_run, goes_on, gpu_numbers, open_run, process_number, run_folder, set_aside
+from ..core.run_folder import (close_run, goes_on, gpu_numbers, note_changes, open_run, process_number,
+                                     run_folder, set_aside)
 from ..data.clips import ClipReader
-from ..data.layouts import (LAYOUTS, Layout, Video, check_videos, dataset_videos, layout_root, settle_forms,
-                                  split_videos, whole_videos)
+from ..data.layouts import (LAYOUTS, Layout, Video, check_videos, dataset_videos, doubtful_masks, layout_root,
+                                  settle_forms, split_videos, whole_videos)
 from ..data.loaders import n_batches
 from ..kernels.winograd import use_winograd, winograd_state
+from ..models.files import read_checkpoint
 from ..models.networks import NETWORKS
 from .board import Board
 from .callback import (LossTerm, TextLogger, TrainingCallback, ValidateWithin, WarpCloth,
@@ -253,6 +255,8 @@ def training_videos(
         kept, left = split_videos(videos, held_out, seed)
         train, valid = train + kept, valid + left
     check_videos(train + valid, reader.kinds, workers)
+    masks = {k: reader.options[k] for k in ('cloth_mask_way', 'cloth_mask_threshold')}
+    doubtful_masks({v.cloth for v in train + valid}, workers=workers, **masks)
     n_frames = sum(len(v.frames) for v in train)
     print(f'{len(train)} video{"s"*(len(train) != 1)} to train on ({n_frames} frames), {len(valid)} to validate on')
     return train, valid
@@ -280,9 +284,10 @@ def run_training(
     "Try everything out, open the run's folder, and train"
     device = torch.device(learn.dls.device)
     try_out(learn, compile)
-    if start: go_on(learn, start)
+    changes = go_on(learn, start, options, asked) if start else {}
     open_run(folder, options, device, asked=asked, notebook=notebook, **device_facts(device))
     if start and goes_on(folder, str(start)): leave_later(start)
+    if changes: note_changes(folder, read_checkpoint(start, mmap=True)['more']['step'], changes)
     begun = time.time()
     scores = fit_schedule(learn)
     return scores | dict(seconds=round(time.time() - begun, 1))
