@@ -1129,6 +1129,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'shineon/data/frame_files.py'),
                                           'shineon.data.frame_files._read_mask': ( 'data/frame_files.html#_read_mask',
                                                                                    'shineon/data/frame_files.py'),
+                                          'shineon.data.frame_files._region_planes': ( 'data/frame_files.html#_region_planes',
+                                                                                       'shineon/data/frame_files.py'),
                                           'shineon.data.frame_files._stored': ( 'data/frame_files.html#_stored',
                                                                                 'shineon/data/frame_files.py'),
                                           'shineon.data.frame_files._written': ( 'data/frame_files.html#_written',

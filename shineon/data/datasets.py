@@ -267,7 +267,7 @@ LAYOUTS.add(described_layout('vitonhd', Description(
     files=dict(parse=(('{mode}/image-parse-v3/{id}.*', 'cihp'), ('{mode}/image-parse/{id}.*', 'cihp')),
                keypoints=(('{mode}/openpose_json/{id}_keypoints.json', ''),
                           ('{mode}/openpose-json/{id}_keypoints.json', '')),
-               densepose=(('{mode}/image-densepose/{id}.*', ''),)),
+               densepose=(('{mode}/image-densepose/{id}.*', ''),), region=(('{mode}/agnostic-mask/{id}_mask.*', ''),)),
     lists=('{mode}_pairs.txt',)), marks=(('{mode}/image',), ('{mode}/openpose_json', '{mode}/openpose-json'))))
 
 # %% ../../nbs/data/16_datasets.ipynb #d9fd29b5

@@ -349,3 +349,10 @@ def _place_mask(crop, mask): # as its photo is placed
 # %% ../../nbs/data/09_frame_files.ipynb #d3545ac0
 FILES.add(FrameFile('cloth_mask', _read_mask, _place_mask, np.asarray, of='cloth', find=find_cloth_mask,
                     check=check_picture, mirror=mirror_picture))
+
+# %% ../../nbs/data/09_frame_files.ipynb #d98cea91
+def _region_planes(a): return torch.from_numpy(a > 127)[:,None].float() # (n h w) -> (n 1 h w)
+
+# %% ../../nbs/data/09_frame_files.ipynb #1b65bf44
+FILES.add(FrameFile('region', _read_mask, ResizeCrop.labels, _region_planes, **_pictures,
+                    mirror=mirror_picture, move=Affine.labels))

@@ -199,7 +199,7 @@ def _frame_region(parse, joints, iuv, category, margin, hem): # of one frame -> 
     worn = _labelled(parse, category.garment)
     found = worn | _labelled(parse, category.skin)
     if iuv is not None: found |= _labelled(iuv[...,0], category.parts, tuple(densepose_names))
-    stays = category._stays(parse, worn | room, joints, iuv, hem*torso)
+    stays = _without_specks(category._stays(parse, worn | room, joints, iuv, hem*torso), .005*torso**2)
     found = _without_specks((found | room) & ~stays, .03*torso**2)
     return _widened(found, margin*torso) & ~stays
 

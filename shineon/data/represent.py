@@ -80,12 +80,14 @@ def draw_masked(
 
 # %% ../../nbs/data/11_represent.ipynb #372a8205
 def _masked_input(files, category='upper', region_margin=.05, region_hem=.1, **_): # -> (n 4 h w)
-    joints, iuv = files.get('keypoints'), files.get('densepose')
+    joints, iuv, own = (files.get(k) for k in ('keypoints', 'densepose', 'region'))
+    if own is not None and category == 'upper': return masked(files['image'], own)
     region = change_region(files['parse'], joints, iuv, category, region_margin, region_hem)
     return masked(files['image'], region)
 
 # %% ../../nbs/data/11_represent.ipynb #5a5e535f
-INPUTS.add(Input('masked', 4, _masked_input, ('image','parse'), draw=draw_masked, maybe=('keypoints','densepose')))
+INPUTS.add(Input('masked', 4, _masked_input, ('image','parse'), draw=draw_masked,
+                 maybe=('keypoints','densepose','region')))
 
 # %% ../../nbs/data/11_represent.ipynb #2872e619
 def pose_maps(
