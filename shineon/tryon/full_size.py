@@ -41,11 +41,13 @@ def _enlarged(x, placement, box, smooth=True): # `(h w [c])` float32 of the netw
     return cv2.warpAffine(x, find, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
 
 # %% ../../nbs/tryon/54_full_size.ipynb #cfa1c043
-def _within(region, placement, box): # `(h w)` -> bool, of the box: the region in the source
-    (h,w), inside = placement.out, _enlarged(region, placement, box, smooth=False) >= .5
-    for axis,(span,at,scale,n) in enumerate(zip(box, (placement.top, placement.left), placement.scale, (h, w))):
-        seen = (np.arange(span.start, span.stop) + .5)*scale - at # in the network's picture, from its edge
-        inside &= np.expand_dims((seen >= 0) & (seen <= n), 1 - axis)
+def _within(region, placement, box): # `(h w)` -> `(Hb Wb)` uint8: 1 in the region, as the source has it
+    import cv2
+    inside = (_enlarged(region, placement, box, smooth=False) >= .5).view(np.uint8)
+    for axis,at in enumerate((placement.top, placement.left)):
+        seen = (np.arange(box[axis].start, box[axis].stop) + .5)*placement.scale[axis] - at # from the crop's edge
+        beside = (seen < 0) | (seen > placement.out[axis])
+        if beside.any(): inside[np.expand_dims(beside, 1 - axis)*np.ones_like(inside, bool)] = 0
     return inside
 
 # %% ../../nbs/tryon/54_full_size.ipynb #b97c8f02
@@ -55,7 +57,7 @@ def full_size_region(
 ) -> np.ndarray: # `(H W)`, uint8: 255 where the source frame may change, else 0
     "The region in the source frame"
     out, region = np.zeros(placement.size, np.uint8), _region(frame)
-    if (box := _box(region, placement)) is not None: out[box] = 255*_within(region, placement, box)
+    if (box := _box(region, placement)) is not None: out[box] = _within(region, placement, box)*255
     return out
 
 # %% ../../nbs/tryon/54_full_size.ipynb #df4f1876
@@ -98,7 +100,7 @@ def _fade(placement): # `(1 h w)`: 1, falling to 0 where the crop ends inside of
     return soft_edge(padded)[0,:,4*top:4*top+h,4*left:4*left+w]
 
 # %% ../../nbs/tryon/54_full_size.ipynb #0045d46f
-def _layers(frame, region, garment, kept): # `(h w 3)` in [0, 255]; `(h w 2)`: weights of these and of the garment
+def _layers(frame, region, garment, kept, fade): # `(h w 3)` in [0, 255]; `(h w 2)`: weights of the source and the garment
     pixels = lambda name: (frame[name][0,-1].float().cpu() + 1)*127.5 # (3 h w)
     a = soft_edge(torch.from_numpy(region)[None,None])[0] # (1 h w)
     laid = pixels('result') - (1 - a)*pixels('image') if kept else a*pixels('result')
@@ -106,7 +108,8 @@ def _layers(frame, region, garment, kept): # `(h w 3)` in [0, 255]; `(h w 2)`: w
     if garment:
         b = a*frame['mask'][0,-1].float().cpu()
         laid = laid - b*pixels('warped_cloth')
-    return laid, torch.cat([a, b])
+    layers = laid*fade, torch.cat([1 - a*fade, b*fade])
+    return (x.movedim(0, -1).contiguous().numpy() for x in layers)
 
 # %% ../../nbs/tryon/54_full_size.ipynb #dd36bdc8
 def _own_size(source, frame, region, kept): # the source frame is the network's: nothing has to be resampled
@@ -123,17 +126,20 @@ def full_size_frame(
     kept:bool=False, # the result is laid into the frame already: `keep_person` of the network
 ) -> tuple[np.ndarray,bool]: # `(H W 3)`, uint8; False where nothing was to be changed, and the source is returned
     "A network's result in the source frame, which stays bit for bit the same outside of the region"
+    import cv2
     region = _region(frame)
     box = _box(region, placement)
     if box is None: return source, False
     alike = placement.size == placement.out and placement.scale == (1, 1) and placement.top == placement.left == 0
     if alike: return _own_size(source, frame, region, kept), True
     garment = canvas is not None and 'mask' in frame
-    fade, layers = _fade(placement), _layers(frame, region, garment, kept)
-    laid, weights = (_enlarged((x*fade).movedim(0, -1).contiguous().numpy(), placement, box) for x in layers)
-    made = laid - weights[...,:1]*source[box] # the change, once the source is added
-    if garment: made += weights[...,1:]*_warped(canvas, frame['grid'][0,-1].float().cpu().numpy(), placement, box)
-    made = (made + source[box]).round().clip(0, 255).astype(np.uint8)
+    layers = _layers(frame, region, garment, kept, _fade(placement))
+    laid, weights = (_enlarged(x, placement, box) for x in layers)
+    stay, b = (cv2.merge([w]*3) for w in cv2.split(weights))
+    laid += cv2.multiply(source[box], stay, dtype=cv2.CV_32F)
+    if garment:
+        warped = _warped(canvas, frame['grid'][0,-1].float().cpu().numpy(), placement, box)
+        laid += cv2.multiply(warped, b, dtype=cv2.CV_32F)
     out = source.copy()
-    np.copyto(out[box], made, where=_within(region, placement, box)[...,None])
+    cv2.copyTo(cv2.add(laid, 0., dtype=cv2.CV_8U), _within(region, placement, box), out[box]) # rounded, and kept in [0, 255]
     return out, True
