@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['pick_device', 'device_facts', 'seed_everything', 'linear_decay', 'tryon_learner', 'try_out', 'fit_schedule',
            'begin_run', 'find_data', 'new_network', 'options_of_run', 'training_videos', 'inputs_with_warp',
-           'run_training', 'plot_losses', 'finish_run']
+           'training_framing', 'run_training', 'plot_losses', 'finish_run']
 
 # %% ../../nbs/train/49_learner.ipynb #ac7104d3
 import inspect, random, time
 from functools import partial
 from pathlib import Path
 
-from ..core.errors import OptionError, at_least # shineon before fastai
+from ..core.errors import DataError, OptionError, at_least # shineon before fastai
 from ..core.run_folder import (close_run, goes_on, gpu_numbers, note_changes, open_run, process_number,
                                      run_folder, set_aside)
 from ..data.clips import ClipReader
+from ..data.frame_files import FILES
+from ..data.framing import measure_framing
 from ..data.layouts import (LAYOUTS, Layout, Video, check_videos, dataset_videos, doubtful_masks, layout_root,
                                   settle_forms, split_videos, whole_videos)
 from ..data.loaders import n_batches
@@ -270,6 +272,29 @@ def inputs_with_warp(
     "What is read of the person: a warp has inputs of its own, and so has composition"
     of_warp = warp.config['person_inputs'] if warp else []
     return list(dict.fromkeys([*person_inputs, *of_warp, *['masked']*keep_person]))
+
+# %% ../../nbs/train/49_learner.ipynb #3d0f611a
+def _placed_joints(reader, files, form): # of a frame, `(18 3)`; None for a broken file, which only matters to who reads it
+    try:
+        crop = reader.place(FILES['image'].check(files['image']), files['image'])
+        return FILES['keypoints'].load(files['keypoints'], crop, form, files)
+    except DataError: return None
+
+# %% ../../nbs/train/49_learner.ipynb #73ebd684
+def training_framing(
+    videos:list[Video], # to train on
+    reader:ClipReader, # how their frames are placed
+    most:int=300, # frames that are looked at, evenly spread
+) -> dict|None: # `neck` and `hips`: [x, y] in shares of width and height; `None` where no frame tells
+    "Where neck and middle of the hips lie in the placed training frames (median)"
+    frames = [(f.files, v.forms.get('keypoints', '')) for v in videos for f in v.frames if 'keypoints' in f.files]
+    frames = frames[::max(len(frames)//most, 1)]
+    joints = [j for files,form in frames if (j := _placed_joints(reader, files, form)) is not None]
+    if not joints: return None
+    framing, left_out = measure_framing(joints, *reader.size)
+    left_out += len(frames) - len(joints)
+    if left_out: print(f'framing: {left_out} of {len(frames)} frames show no neck or no hips')
+    return framing
 
 # %% ../../nbs/train/49_learner.ipynb #d7f11c6a
 def run_training(
