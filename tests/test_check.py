@@ -273,9 +273,9 @@ def test_unseen(viton, in_process, monkeypatch, tmp_path, capsys):
     made = {p.parent.name for p in (tmp_path/'test_results'/'unseen').glob('*/*.png')}
     assert made == {'000010_0'}
     assert shineon(*tryon, '--name', 'all') == 0 # results on the whole test part can be measured so, too
-    measure = ['evaluate', 'test_results/all', '--name', 'measured', '--truth', viton, '--metrics', 'l1', '--workers', 0]
+    measure = ['evaluate', 'test_results/all', '--name', 'some', '--truth', viton, '--workers', 0, '--metrics', 'l1']
     assert shineon(*measure, '--video_list', 'unseen.txt') == 0
-    said = json.loads((tmp_path/'experiments'/'measured'/'metrics.json').read_text())
+    said = json.loads((tmp_path/'experiments'/'some'/'metrics.json').read_text())
     assert list(said['videos']) == ['000010_0/000010_1']
     assert said['problems'][0].startswith('1 results are not in unseen')
     assert said['protocol']['name'] == 'shineon with video_list unseen.txt'
