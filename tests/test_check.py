@@ -1,5 +1,6 @@
 "Damage of many kinds, planted in sound sets: `shineon check` finds each, names the sample, and says nothing else"
 import json, os, shutil, sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np, pytest
@@ -271,6 +272,17 @@ def test_unseen(viton, in_process, monkeypatch, tmp_path, capsys):
     assert shineon(*tryon, '--data_list', 'unseen.txt') == 0
     made = {p.parent.name for p in (tmp_path/'test_results'/'unseen').glob('*/*.png')}
     assert made == {'000010_0'}
+    assert shineon(*tryon, '--name', 'all') == 0 # results on the whole test part can be measured so, too
+    measure = ['evaluate', 'test_results/all', '--name', 'some', '--truth', viton, '--workers', 0, '--metrics', 'l1']
+    assert shineon(*measure, '--video_list', 'unseen.txt') == 0
+    said = json.loads((tmp_path/'experiments'/'some'/'metrics.json').read_text())
+    assert list(said['videos']) == ['000010_0/000010_1']
+    assert said['problems'][0].startswith('1 results are not in unseen')
+    assert said['protocol']['name'] == 'shineon with video_list unseen.txt'
+    assert said['protocol']['video_list'] == dict(file='unseen.txt', ids=1, sha256=sha256(b'000010_0').hexdigest())
+    for wrong in ('nowhere.txt', viton/'test_pairs.txt'):
+        assert shineon(*measure, '--overwrite', '--video_list', wrong) == 2
+        assert 'no list of ids' in capsys.readouterr().err
     cut(viton/'test'/'image'/'000010_0.png')
     assert shineon(*check) == 1 and ids(tmp_path/'unseen.txt') == []
 

@@ -485,14 +485,15 @@ def _have_masks(videos): # does one of some garments have a mask file?
 # %% ../../nbs/data/19_check.ipynb #81c55fde
 def _twins(sums): # mode -> kind -> sum of a file -> video and name -> findings
     if len(sums) < 2: return
-    for kind,problem in (('image', 'twins'), ('cloth', 'twin garments')):
+    measure = 'Measure on the samples of --unseen_list'
+    for kind,problem,do in (('image', 'twins', measure), ('cloth', 'twin garments', 'Leave one of them out')):
         train, test = (sums[mode][kind] for mode in ('train', 'test'))
         alike = {}
         for digest in test.keys() & train.keys(): alike.setdefault(test[digest][0], []).append(digest)
         for id,digests in sorted(alike.items()):
             (_,name), (other,its_name) = test[digests[0]], train[digests[0]]
             more = f', and {len(digests)-1} more' if len(digests) > 1 else ''
-            what = f'{name} is {its_name} of the training sample {other}{more}. Leave one of them out'
+            what = f'{name} is {its_name} of the training sample {other}{more}. {do}'
             yield Finding(problem, what, 'test', id, name if kind == 'image' else '')
 
 # %% ../../nbs/data/19_check.ipynb #7293391a

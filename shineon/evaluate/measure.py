@@ -6,10 +6,11 @@
 __all__ = ['FrameSet', 'find_videos', 'find_truth', 'match_truth', 'match_frames', 'match_videos', 'read_frames', 'Motion',
            'TrueVideo', 'FrameMeter', 'read_flow', 'matched_frames', 'compare_frames', 'as_written', 'plain_metrics',
            'MethodFigures', 'method_means', 'clip_frames', 'clip_size', 'set_features', 'set_distance', 'load_networks',
-           'Progress', 'mean_figure', 'measure_videos', 'summarise', 'measure_sets', 'match_results', 'evaluate']
+           'Progress', 'mean_figure', 'measure_videos', 'summarise', 'measure_sets', 'listed_videos', 'match_results',
+           'evaluate']
 
 # %% ../../nbs/evaluate/63_measure.ipynb #5b30e087
-import json, os, time
+import hashlib, json, os, time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +25,12 @@ import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from ..core.errors import CheckpointError, DataError, ShineOnError, Stopped, at_least
+from ..core.errors import CheckpointError, DataError, OptionError, ShineOnError, Stopped, at_least
 from ..core.files import reason, file_name, read_limited, reading
 from ..core.media import read_flo, read_picture, read_video, video_info
 from ..core.ops import to_tensor, to_uint8
 from ..core.run_folder import Parts, process_number
-from ..data.layouts import find_layout
+from ..data.layouts import find_layout, listed_ids
 from .metrics import METRICS, Features, Metric, measure_sample, true_motion
 from .networks import video_frames
 from .protocols import (Protocol, Weights, WeightsMissing, clip_starts, find_metrics, find_protocol,
@@ -734,14 +735,40 @@ def _counts(videos, flow): # of frames, for the record; what only the record say
     return dict(videos=len(videos), frames=frames, resized_frames=resized, psnr_of_equal_frames=100,
                 optical_flow=dict(folder=flow is not None, estimated=estimated))
 
+# %% ../../nbs/evaluate/63_measure.ipynb #c637812a
+def listed_videos(
+    video_list:str|Path, # file with an id in each line, in the data set or elsewhere
+    truth:str|Path, # of the truth, or a data set
+) -> set[str]: # ids, as they are spelled among results
+    "The videos that a list names; `OptionError` where it is no list of ids"
+    ids = listed_ids(truth, str(video_list))
+    if ids: return set(map(_text, ids))
+    raise OptionError('no list of ids', video_list, 'Write an id in each line, as `shineon check --unseen_list` does')
+
+# %% ../../nbs/evaluate/63_measure.ipynb #42b1614a
+def _of_list(videos, ids): # videos by name -> those of these people; names of the others
+    found = {k: v for k,v in videos.items() if ids is None or {k, k.rpartition('/')[0]} & ids}
+    return found, [k for k in videos if k not in found]
+
+# %% ../../nbs/evaluate/63_measure.ipynb #9b687092
+def _list_facts(video_list, truth): # for the record; nothing without a list
+    if not video_list: return {}
+    ids = sorted(listed_videos(video_list, truth))
+    digest = hashlib.sha256('\n'.join(ids).encode()).hexdigest()
+    return dict(video_list=dict(file=video_list, ids=len(ids), sha256=digest))
+
 # %% ../../nbs/evaluate/63_measure.ipynb #ae1c6b39
 def match_results(
     results:str|Path, # folder of results
     truth:str|Path, # of the truth, or a data set
+    video_list:str|Path='', # ids of the videos that are meant, a line each; empty: all
 ) -> tuple[dict[str,tuple],list[str],Path|None]: # as of `match_videos`; problems; folder of the truth's optical flow
     "Which results have a true video; `DataError` where none has one"
     (made, strangers), (known, flow) = _made_by_run(results), find_truth(truth)
+    ids = listed_videos(video_list, truth) if str(video_list) else None
+    (made, others), (known, _) = _of_list(made, ids), _of_list(known, ids)
     matched, problems = match_videos(made, known)
+    if others: problems += [f'{len(others)} results are not in {video_list}: left out']
     problems += [f'{k} was not made by the run of these results: left out' for k in strangers]
     if matched: return matched, problems, flow
     there, true = (', '.join(list(v)[:3]) for v in (made, known))
@@ -769,7 +796,7 @@ def evaluate(
     at_least(0, workers=workers)
     start, p = time.time(), find_protocol(protocol) if isinstance(protocol, str) else protocol
     wanted, how = find_metrics(metrics, p), dict(batch_size=batch_size, workers=workers, device=device)
-    matched, unmatched, own_flow = match_results(results, truth)
+    matched, unmatched, own_flow = match_results(results, truth, p.video_list)
     flow = Path(flow) if str(flow) else own_flow
     networks, weights, lacking = load_networks(wanted, metric_weights, download, device)
     no_warp = 'folders of pictures hold no warp; `shineon tryon` measures it'
@@ -799,7 +826,8 @@ def evaluate(
     figures, problems = means | distances, list(_problems(p, unmatched, videos, failed))
     for line in problems: log(f'note: {line}')
     seconds = round(time.time() - start, 1)
-    said = record(p, wanted, weights, counted=counted, seconds=seconds, **_counts(videos, flow))
+    said = record(p, wanted, weights, counted=counted, seconds=seconds, **_counts(videos, flow),
+                  **_list_facts(p.video_list, truth))
     summary = {m.name: figures[m.name] for m in wanted if m.name in figures}
     not_computed = lacking | no_means | no_distances
     return dict(summary=summary, not_computed=not_computed, problems=problems, protocol=said, videos=videos,

@@ -41,6 +41,7 @@ class Protocol:
     resize:str='bilinear' # how frames are resized
     antialias:bool=True # with a low-pass filter
     mean:str='frames' # a metric of frames is averaged over all `frames`, or first in each video and then over `videos`
+    video_list:str='' # file with the ids of the videos that are measured; empty: all results
 
 # %% ../../nbs/evaluate/61_protocols.ipynb #c594a2f7
 _shineon = Protocol('shineon', 'ShineOn workbench')
