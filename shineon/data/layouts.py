@@ -385,6 +385,7 @@ def check_videos(
     kinds:list[str], # from `needed_files`
     workers:int=4, # threads
     own_garment:bool=True, # are the garments needed that people wear?
+    maybe:list[str]=(), # kinds that a frame may lack, but not have broken
 ):
     "`DataError` for the first video with a fault, or file that is missing, broken or of another size than its picture"
     for v in videos:
@@ -392,15 +393,15 @@ def check_videos(
     of_frames = [k for k in kinds if FILES[k].of == 'person']
     of_cloths = [k for k in kinds if FILES[k].of == 'cloth']
     for v in videos: _refuse_missing(v, of_frames)
-    frames = [(f, of_frames, v.forms) for v in videos for f in v.frames]
+    frames = [(f, [*of_frames, *maybe], v.forms) for v in videos for f in v.frames]
     cloths = {v.cloth for v in videos} if own_garment else ()
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for _ in pool.map(partial(_check_cloth, kinds=of_cloths), cloths): pass
         for _ in pool.map(_check_frame, *zip(*frames)): pass
 
 # %% ../../nbs/data/12_layouts.ipynb #bcf87496
-def _is_whole(video, kinds): # or what is wrong with it
-    try: check_videos([video], kinds, 1)
+def _is_whole(video, kinds, maybe): # or what is wrong with it
+    try: check_videos([video], kinds, 1, maybe=maybe)
     except DataError as e: return str(e)
     return True
 
@@ -409,9 +410,11 @@ def whole_videos(
     videos:list[Video], # from a layout
     kinds:list[str], # from `needed_files`
     workers:int=4, # threads
+    maybe:list[str]=(), # kinds that a frame may lack, but not have broken
 ) -> list[Video]: # those with which nothing is wrong
     "Leave out videos with something wrong, and say how many; `DataError` where none is left"
-    with ThreadPoolExecutor(max(workers, 1)) as pool: said = list(pool.map(partial(_is_whole, kinds=kinds), videos))
+    is_whole = partial(_is_whole, kinds=kinds, maybe=maybe)
+    with ThreadPoolExecutor(max(workers, 1)) as pool: said = list(pool.map(is_whole, videos))
     whole, bad = [v for v,o in zip(videos, said) if o is True], [o for o in said if o is not True]
     if bad: print(f'{len(bad)} of {len(videos)} videos are left out: {bad[0]}' + ' ...'*(len(bad) > 1), flush=True)
     if whole: return whole

@@ -251,12 +251,12 @@ def training_videos(
     roots, train, valid = root if layout.parts else {layout.name: root}, [], []
     for name,folder in roots.items():
         videos = dataset_videos(LAYOUTS[name], folder, datamode, warp_cloth_dir, data_list)
-        settle_forms(videos, reader.kinds)
-        if skip_bad: videos = whole_videos(videos, reader.kinds, workers)
+        settle_forms(videos, [*reader.kinds, *reader.maybe])
+        if skip_bad: videos = whole_videos(videos, reader.kinds, workers, reader.maybe)
         held_out = val_fraction if name == (layout.validates or name) else 0 # several sets are validated on one
         kept, left = split_videos(videos, held_out, seed)
         train, valid = train + kept, valid + left
-    check_videos(train + valid, reader.kinds, workers)
+    check_videos(train + valid, reader.kinds, workers, maybe=reader.maybe)
     masks = {k: reader.options[k] for k in ('cloth_mask_way', 'cloth_mask_threshold')}
     doubtful_masks({v.cloth for v in train + valid}, workers=workers, **masks)
     n_frames = sum(len(v.frames) for v in train)
