@@ -62,12 +62,12 @@ class Metric:
     unit:str='' # of its values, for axes and tables
     value_range:str='[-1, 1]' # scale of the colours it looks at
     usual:bool=False # measured where no metrics are asked for
-    part:str='' # pixels that it looks at: `region`, or `outside` it; all when not given
     settings:dict[str,str]=field(default_factory=dict) # keyword of the function -> field of the protocol
     network:str='' # name of its weights; their network is given to the function as `network`
     load:Callable|None=None # makes that network from its weights
     features:Features|None=None # what a metric of sets compares
     stands_for:str='' # other metric, which the protocol chooses, such as `lpips_{lpips_net}`
+    part:str='' # pixels that it looks at: `region`, or `outside` it; all when not given
 
     def __post_init__(self):
         if self.better not in ('higher', 'lower'):
