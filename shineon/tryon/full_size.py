@@ -42,7 +42,6 @@ def _enlarged(x, placement, box, smooth=True): # `(h w [c])` float32 of the netw
 
 # %% ../../nbs/tryon/54_full_size.ipynb #cfa1c043
 def _within(region, placement, box): # `(h w)` -> `(Hb Wb)` uint8: 1 in the region, as the source has it
-    import cv2
     inside = (_enlarged(region, placement, box, smooth=False) >= .5).view(np.uint8)
     for axis,at in enumerate((placement.top, placement.left)):
         seen = (np.arange(box[axis].start, box[axis].stop) + .5)*placement.scale[axis] - at # from the crop's edge
