@@ -52,7 +52,8 @@ CATEGORIES.add(Category(
     _parts('torso', 'arm'), f'socks pants skirt left-leg right-leg {_shoes}', 1, _shoes))
 CATEGORIES.add(Category(
     'lower', 'pants skirt', 'left-leg right-leg socks', _both(_legs),
-    ('left-hip', 'right-hip', 'right-knee', 'left-knee'), _parts('leg'), f'{_over} scarf', -1, f'left-arm right-arm {_shoes}'))
+    ('left-hip', 'right-hip', 'right-knee', 'left-knee'), _parts('leg'), f'{_over} scarf', -1,
+    f'left-arm right-arm {_shoes}'))
 CATEGORIES.add(Category(
     'dress', f'{_over} pants skirt', 'left-arm right-arm left-leg right-leg socks', _both(f'{_arms},{_legs}'),
     ('left-shoulder', 'right-shoulder', 'right-knee', 'left-knee'), _parts('torso', 'arm', 'leg'), '', 0, _shoes))
