@@ -12,6 +12,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 
 from ..core.ops import keep_outside, soft_edge, to_uint8
+from ..data.formats import fill_outline, garment_mask
 from ..data.frame_files import ResizeCrop, fit_cloth
 
 # %% ../../nbs/tryon/54_full_size.ipynb #4d0b22f9
@@ -63,6 +64,16 @@ def full_size_region(
 def _times(placements): # how much larger than the network's picture the source is, at most
     return max(ceil(1/min(p.scale)) for p in placements)
 
+# %% ../../nbs/tryon/54_full_size.ipynb #71efd7e6
+def _beyond_edge(canvas, reach): # `(h w 3)` uint8: the garment's colours go on for `reach` pixels
+    import cv2
+    inside = fill_outline(garment_mask(canvas) > 0).view(np.uint8) # with white prints
+    sure = cv2.erode(inside, np.ones((3,3), np.uint8))[...,None] > 0 # (h w 1)
+    near = cv2.dilate(sure.view(np.uint8), np.ones((2*reach + 1,)*2, np.uint8))[...,None] > 0
+    colours, weight = (cv2.GaussianBlur(np.float32(x), (0, 0), reach/2) for x in (canvas*sure, sure))
+    beyond = (colours/np.maximum(weight, 1e-3)[...,None]).round().clip(0, 255).astype(np.uint8)
+    return np.where(near & ~sure, beyond, canvas)
+
 # %% ../../nbs/tryon/54_full_size.ipynb #3081b852
 def garment_canvas(
     photo:np.ndarray, # product photo at its own size, `(H W 3)`, uint8
@@ -79,7 +90,7 @@ def garment_canvas(
     how = cv2.INTER_AREA if size[0] < photo.shape[1] else cv2.INTER_CUBIC
     out = np.full((k*h, k*w, 3), 255, np.uint8)
     out[k*rows[0]:k*(rows[-1] + 1), k*columns[0]:k*(columns[-1] + 1)] = cv2.resize(photo, size, interpolation=how)
-    return out
+    return _beyond_edge(out, 2*k)
 
 # %% ../../nbs/tryon/54_full_size.ipynb #5806eeee
 def _warped(canvas, grid, placement, box): # garment of the box, `(Hb Wb 3)` uint8, through an enlarged grid `(h w 2)`
