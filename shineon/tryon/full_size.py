@@ -142,7 +142,7 @@ def full_size_frame(
     if box is None: return source, False
     alike = placement.size == placement.out and placement.scale == (1, 1) and placement.top == placement.left == 0
     if alike: return _own_size(source, frame, region, kept), True
-    garment = canvas is not None and 'mask' in frame
+    garment = canvas is not None and 'mask' in frame and max(placement.scale) < 1 # else the network's is as large
     layers = _layers(frame, region, garment, kept, _fade(placement))
     laid, weights = (_enlarged(x, placement, box) for x in layers)
     stay, b = (cv2.merge([w]*3) for w in cv2.split(weights))
