@@ -335,7 +335,7 @@ def _facts(path): # what a video says about itself; its first frame is decoded, 
         height,width = (w,h) if turn[1] else (h,w)
         if not c.format or _has_rgb(c.format): tags = _bt709
         return dict(fps=float(s.average_rate or 0), height=height, width=width, frames=known, rate=s.average_rate,
-                    base=s.time_base, start=Fraction(file.start_time or 0, 10**6), tags=tags, stored=(h, w),
+                    base=s.time_base, start=Fraction(file.start_time or 0, 10**6), tags=tags,
                     pixel=s.sample_aspect_ratio, on_side=bool(turn[1]))
 
 # %% ../../nbs/core/04_media.ipynb #d2f69bd9
@@ -381,7 +381,7 @@ def frame_times(
 def _like(out, facts, shape): # to an open file: a track for pictures of this shape, coded as `facts` say; how, from RGB
     import av
     tags, odd = facts['tags'], shape[0] % 2 or shape[1] % 2
-    form, matrix = 'yuv444p' if odd else 'yuv420p', _matrix(tags['colorspace'], *facts['stored'], '')
+    form, matrix = 'yuv444p' if odd else 'yuv420p', _matrix(tags['colorspace'], *shape[:2], '')
     stream = out.add_stream('libx264', rate=facts['rate'] or 25)
     context = stream.codec_context
     context.height, context.width, context.pix_fmt, context.time_base = *shape[:2], form, facts['base']
