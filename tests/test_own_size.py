@@ -1,10 +1,11 @@
-"""A raw video to a result at its own size: frames of a data set, a network's crop, the source frame, the file with sound"""
-import av, numpy as np, pytest, torch
+"""A raw video to a result at its own size: stored frames, a network's crop, the source frame, the file with sound"""
 from fractions import Fraction
+
+import av, numpy as np, pytest, torch
 from PIL import Image
 from shineon.core.media import frame_times, read_picture, read_video, video_info
 from shineon.core.ops import to_tensor
-from shineon.data.frame_files import FILES
+from shineon.data.frame_files import FILES, read_keypoints
 from shineon.data.framing import frame_person
 from shineon.data.layouts import check_source, vvt_videos
 from shineon.data.region import change_region
@@ -43,7 +44,8 @@ def sound_of(path):
 def video(tmp_path_factory): # frames of 192x256, made from a raw video of 432x576
     root = make_sample(tmp_path_factory.mktemp('own_size')/'vvt', n_train=1, n_test=1, n_frames=5, n_truth=0)
     found, = vvt_videos(root, 'test')
-    large = [np.array(Image.fromarray(read_picture(f.files['image'])).resize((432,576), Image.BICUBIC)) for f in found.frames]
+    small = [Image.fromarray(read_picture(f.files['image'])) for f in found.frames]
+    large = [np.array(p.resize((432,576), Image.BICUBIC)) for p in small]
     with_tone(root/'test'/'test_videos'/f'{found.id}.mp4', large, [0, 33, 90, 123, 200], Fraction(1, 1000))
     return vvt_videos(root, 'test')[0]
 
@@ -84,21 +86,22 @@ def test_own_size(video, tmp_path):
     assert frame_times(mp4) == frame_times(video.source)
     assert sound_of(mp4) == sound_of(video.source) != []
     assert {k: video_info(mp4)[k] for k in ('height','width','frames')} == dict(height=576, width=432, frames=5)
-    for back,now,region in zip(read_video(mp4), written, regions): assert np.abs(back.astype(int) - now)[~region].mean() < 4
+    for back,now,region in zip(read_video(mp4), written, regions):
+        assert np.abs(back.astype(int) - now)[~region].mean() < 4 # what the encoder does
 
 
 def test_flow_follows_the_crop(video):
     "Where the placement changes from frame to frame, flow still leads to the previous placed frame"
     from shineon.core.ops import resample
     stored = read_picture(video.frames[0].files['image']).shape[:2]
-    joints = np.stack([FILES['keypoints'].convert(FILES['keypoints'].read(f.files['keypoints']), '', f.files['keypoints'], stored, f.files)
-                       for f in video.frames])
+    joints = np.stack([read_keypoints(f.files['keypoints'], *stored) for f in video.frames])
     joints[...,:2] *= np.linspace(1, 1.15, 5)[:,None,None] # the joints drift, and the crop with them
     crops, _ = frame_person(joints, stored, (256,192), dict(neck=[.5,.3], hips=[.5,.6]))
     errors = []
     for i in range(1, 5):
         files, before = video.frames[i].files, video.frames[i-1].files
-        now, past = (to_tensor(c.picture(read_picture(f['image'])))[None] for c,f in ((crops[i], files), (crops[i-1], before)))
+        now = to_tensor(crops[i].picture(read_picture(files['image'])))[None]
+        past = to_tensor(crops[i-1].picture(read_picture(before['image'])))[None]
         flow = torch.from_numpy(FILES['flow'].load(files['flow'], crops[i])).movedim(-1, 0)[None]
         alone = crops[i].on(stored) # does not know the one before
         naive = torch.from_numpy(FILES['flow'].load(files['flow'], alone)).movedim(-1, 0)[None]
