@@ -284,8 +284,8 @@ def go_on(
     state = more.get('training')
     if state is None: raise CheckpointError('this file has weights, but nothing to go on from', path, _with_weights)
     _check_training(state, path)
-    was = more.get('options') or {}
-    with reading(path, 'checkpoint', _with_weights, CheckpointError):
+    was = more.get('options', {})
+    with reading(path, 'options', _with_weights, CheckpointError): # there may be values that cannot be compared
         _refuse_other_options(learn, path, was, options, asked or {})
         changes = {k: (was[k], v) for k,v in options.items() if k in was and k not in _no_matter and was[k] != v}
     _refuse_other_samples(learn, path, state.get('samples'), changes)
