@@ -6,7 +6,7 @@ import pytest
 import numpy as np, torch
 from shineon.core.media import read_picture, write_png, write_video
 from shineon.core.ops import to_tensor
-from shineon.evaluate.measure import MethodFigures, evaluate, find_videos, method_means, read_frames
+from shineon.evaluate.measure import MethodFigures, RegionMasks, evaluate, find_videos, method_means, read_frames
 from shineon.evaluate.metrics import METRICS, Metric, in_region, ssim_map
 from shineon.evaluate.page import best_and_worst, compare_report
 from shineon.evaluate.protocols import find_metrics
@@ -251,6 +251,8 @@ def test_masks_of_resized_frames(home, tmp_path):
     assert r['summary']['l1_region'] > 2*r['summary']['l1']
     # masks of the true frames' size
     full = evaluate(tmp_path/'half', home/'truth', ['l1_region'], regions=home/'masks', **quiet)
+    masks = RegionMasks(dict(enumerate(sorted((tmp_path/'half'/'regions'/'amy').iterdir()))), workers=0)
+    assert set(masks.take(N, (H//2, W//2), (H, W)).unique().tolist()) == {0., 1.} # nothing between
     assert full['failed'] == {} and full['summary']['l1_region'] == pytest.approx(r['summary']['l1_region'], rel=.1)
 
 # comparisons

@@ -180,7 +180,7 @@ def region_notes(
     shares = {n: f'{r["share"]:.1%} of the frame' for n,r in regions.items()}
     alike = len(set(shares.values())) == 1
     notes = [f'(region): pixels that were made, {next(iter(shares.values()))}'] if alike else \
-        [f'(region): pixels that were made, of {visible(n)} {share}' for n,share in shares.items()]
+        [f'(region) of {visible(n)}: pixels that were made, {share}' for n,share in shares.items()]
     first, *others = [_region_hashes(named[n]) for n in regions] or [{}]
     if any(first[k] != h[k] for h in others for k in first.keys() & h.keys()):
         notes.append('these methods were measured on regions of their own: give all the same with --regions FOLDER')
