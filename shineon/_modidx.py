@@ -2895,6 +2895,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'shineon.tryon.full_size._region': ('tryon/full_size.html#_region', 'shineon/tryon/full_size.py'),
                                          'shineon.tryon.full_size._times': ('tryon/full_size.html#_times', 'shineon/tryon/full_size.py'),
                                          'shineon.tryon.full_size._warped': ('tryon/full_size.html#_warped', 'shineon/tryon/full_size.py'),
+                                         'shineon.tryon.full_size._weighted': ( 'tryon/full_size.html#_weighted',
+                                                                                'shineon/tryon/full_size.py'),
                                          'shineon.tryon.full_size._within': ('tryon/full_size.html#_within', 'shineon/tryon/full_size.py'),
                                          'shineon.tryon.full_size.full_size_frame': ( 'tryon/full_size.html#full_size_frame',
                                                                                       'shineon/tryon/full_size.py'),

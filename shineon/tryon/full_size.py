@@ -102,30 +102,36 @@ def _warped(canvas, grid, placement, box): # garment of the box, `(Hb Wb 3)` uin
     return cv2.remap(canvas, find, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 # %% ../../nbs/tryon/54_full_size.ipynb #33f532cf
-def _fade(placement): # `(1 h w)`: 1, falling to 0 where the crop ends inside of the source frame
+def _fade(placement, region): # `(1 h w)`, or 1: falling to 0 where the crop ends inside of the source frame
     sides = zip(placement.size, placement.out, placement.scale, (placement.top, placement.left))
-    (top,bottom), (left,right) = [(at > .5, at + out < n*scale - .5) for n,out,scale,at in sides]
-    ones, (h,w) = torch.ones(1, 1, *placement.out), placement.out
-    padded = F.pad(ones, (4*left, 4*right, 4*top, 4*bottom))
+    ends = [(at > .5, at + out < n*scale - .5) for n,out,scale,at in sides] # top, bottom; left, right
+    near = [(np.delete(region, np.s_[4:-4], axis) > 0).any() for axis in (0, 1)]
+    if not any(n and any(e) for n,e in zip(near, ends)): return 1 # as it nearly always is
+    (top,bottom), (left,right), (h,w) = *ends, placement.out
+    padded = F.pad(torch.ones(1, 1, h, w), (4*left, 4*right, 4*top, 4*bottom))
     return soft_edge(padded)[0,:,4*top:4*top+h,4*left:4*left+w]
 
 # %% ../../nbs/tryon/54_full_size.ipynb #0045d46f
-def _layers(frame, region, garment, kept, fade): # `(h w 3)` in [0, 255]; `(h w 2)`: weights of source and garment
+def _layers(frame, region, placement, garment, kept): # `(h w 3)` in [0, 255]; weights of source and garment, `(h w)`
     pixels = lambda name: (frame[name][0,-1].float().cpu() + 1)*127.5 # (3 h w)
     a = soft_edge(torch.from_numpy(region)[None,None])[0] # (1 h w)
     laid = pixels('result') - (1 - a)*pixels('image') if kept else a*pixels('result')
-    b = torch.zeros_like(a)
-    if garment:
-        b = a*frame['mask'][0,-1].float().cpu()
-        laid = laid - b*pixels('warped_cloth')
-    layers = laid*fade, torch.cat([1 - a*fade, b*fade])
-    return (x.movedim(0, -1).contiguous().numpy() for x in layers)
+    b = a*frame['mask'][0,-1].float().cpu() if garment else None
+    if garment: laid = laid - b*pixels('warped_cloth')
+    fade = _fade(placement, region)
+    weights = (1 - a*fade, b*fade) if garment else (1 - a*fade,)
+    return (laid*fade).movedim(0, -1).contiguous().numpy(), *(x[0].numpy() for x in weights)
 
 # %% ../../nbs/tryon/54_full_size.ipynb #dd36bdc8
 def _own_size(source, frame, region, kept): # the source frame is the network's: nothing has to be resampled
     image, made = frame['image'][0,-1], frame['result'][0,-1]
     if not kept: made = keep_outside(made, image, soft_edge(torch.from_numpy(region).to(made.device)[None,None])[0])
     return np.where(region[...,None] > 0, to_uint8(made), source)
+
+# %% ../../nbs/tryon/54_full_size.ipynb #h2weigh0
+def _weighted(pixels, weight): # `(Hb Wb 3)` uint8, `(Hb Wb)` -> float32
+    import cv2
+    return cv2.multiply(pixels, cv2.cvtColor(weight, cv2.COLOR_GRAY2RGB), dtype=cv2.CV_32F)
 
 # %% ../../nbs/tryon/54_full_size.ipynb #fc36fb39
 def full_size_frame(
@@ -143,13 +149,12 @@ def full_size_frame(
     alike = placement.size == placement.out and placement.scale == (1, 1) and placement.top == placement.left == 0
     if alike: return _own_size(source, frame, region, kept), True
     garment = canvas is not None and 'mask' in frame and max(placement.scale) < 1 # else the network's is as large
-    layers = _layers(frame, region, garment, kept, _fade(placement))
-    laid, weights = (_enlarged(x, placement, box) for x in layers)
-    stay, b = (cv2.merge([w]*3) for w in cv2.split(weights))
-    laid += cv2.multiply(source[box], stay, dtype=cv2.CV_32F)
+    layers = _layers(frame, region, placement, garment, kept)
+    laid, *weights = (_enlarged(x, placement, box, smooth=not garment) for x in layers)
+    laid += _weighted(source[box], weights[0])
     if garment:
-        warped = _warped(canvas, frame['grid'][0,-1].float().cpu().numpy(), placement, box)
-        laid += cv2.multiply(warped, b, dtype=cv2.CV_32F)
+        grid = frame['grid'][0,-1].float().cpu().numpy()
+        laid += _weighted(_warped(canvas, grid, placement, box), weights[1])
     out = source.copy()
     made = cv2.add(laid, 0., dtype=cv2.CV_8U) # rounded, and kept in [0, 255]
     cv2.copyTo(made, _within(region, placement, box), out[box])
