@@ -36,14 +36,15 @@ class ClipReader:
         flow_warp:bool=False, # read flow even if it is no input of the person
         warped:bool=False, # read warped garments from the layout's `warp_cloth_dir`
         training:bool=True, # cut the garment out of the frame as the warp's target
+        parse:bool=False, # keep the parse, too
         cache_dir:str='', # folder that keeps decoded videos; empty: none
     ):
         at_least(1, fine_height=fine_height, fine_width=fine_width)
         at_least(0, radius=radius)
         self.person_inputs = tuple(dict.fromkeys([*person_inputs, *['flow']*flow_warp]))
         self.cloth_inputs = tuple(dict.fromkeys(['cloth', 'cloth_mask', *cloth_inputs])) # for losses, too
-        self.kinds = needed_files(person_inputs, flow_warp, warped, training, self.cloth_inputs)
-        self.size, self.training = (fine_height, fine_width), training
+        self.kinds = needed_files(person_inputs, flow_warp, warped, training or parse, self.cloth_inputs)
+        self.size, self.training, self.parse = (fine_height, fine_width), training, parse
         self.scale, self.fit = image_scale, fit
         self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold, cloth_mask_way=cloth_mask_way)
         ResizeCrop((1,1), 1, 1, fit=fit) # refuses an unknown one
@@ -135,6 +136,7 @@ def _person(self:ClipReader, arrays): # kind of file -> `(n ...)` -> tensors `(n
     files = {k: FILES[k].stack(a) for k,a in arrays.items() if FILES[k].of == 'person'}
     out = dict(image=files['image'])
     for n in self.person_inputs: out[n] = INPUTS[n].make(files, **self.options)
+    if self.parse: out['parse'] = files['parse'].long()
     if 'warped' in files: out |= self._warped(files['warped'])
     if self.training: out['im_cloth'], out['im_cloth_mask'] = im_cloth(files['image'], files['parse'])
     return out
