@@ -120,7 +120,8 @@ def toy_clips(
     clip |= dict(densepose=torch.cat([outline, head, outline - head], 2), flow=flow)
     clip |= dict(cloth=cloth, warped_cloth=cloth, warped_cloth_mask=body)
     image = body*stripes + (1 - body)*rest
-    return clip | dict(image=image, valid=torch.ones(b,n,1,1,1))
+    masked = torch.cat([outline*2 - 1, image*(1 - outline)], 2)
+    return clip | dict(image=image, masked=masked, valid=torch.ones(b,n,1,1,1))
 
 # %% ../nbs/testing.ipynb #19c28219
 def synth_clip(

@@ -19,6 +19,7 @@ from .cache import Recent, VideoCache
 from .frame_files import FILES, ResizeCrop
 from .labels import INPUTS
 from .layouts import Video, needed_files
+from .region import CATEGORIES
 from .represent import im_cloth
 
 # %% ../../nbs/data/13_clips.ipynb #289275e3
@@ -38,15 +39,20 @@ class ClipReader:
         training:bool=True, # cut the garment out of the frame as the warp's target
         parse:bool=False, # keep the parse, too
         cache_dir:str='', # folder that keeps decoded videos; empty: none
+        category:str='upper', # what may change in `masked`: upper, lower or dress
+        region_margin:float=.05, # room around it, in torso lengths
+        region_hem:float=.1, # room for a longer hem, in torso lengths
     ):
         at_least(1, fine_height=fine_height, fine_width=fine_width)
-        at_least(0, radius=radius)
+        at_least(0, radius=radius, region_margin=region_margin, region_hem=region_hem)
         self.person_inputs = tuple(dict.fromkeys([*person_inputs, *['flow']*flow_warp]))
         self.cloth_inputs = tuple(dict.fromkeys(['cloth', 'cloth_mask', *cloth_inputs])) # for losses, too
         self.kinds = needed_files(person_inputs, flow_warp, warped, training or parse, self.cloth_inputs)
+        self.maybe = [k for n in self.person_inputs for k in INPUTS[n].maybe if k not in self.kinds]
         self.size, self.training, self.parse = (fine_height, fine_width), training, parse
         self.scale, self.fit = image_scale, fit
-        self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold, cloth_mask_way=cloth_mask_way)
+        self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold, cloth_mask_way=cloth_mask_way,
+                            category=CATEGORIES[category].name, region_margin=region_margin, region_hem=region_hem)
         ResizeCrop((1,1), 1, 1, fit=fit) # refuses an unknown one
         self.cloth_kinds = list(dict.fromkeys(k for n in self.cloth_inputs for k in INPUTS[n].files))
         self.recent, self.cache = Recent(), self._cache_in(cache_dir) if cache_dir else None
@@ -63,7 +69,7 @@ def place(self:ClipReader,
 # %% ../../nbs/data/13_clips.ipynb #0d0c01ee
 @patch
 def _cache_in(self:ClipReader, cache_dir):
-    kinds = list(dict.fromkeys([*self.kinds, *self.cloth_kinds]))
+    kinds = list(dict.fromkeys([*self.kinds, *self.maybe, *self.cloth_kinds]))
     return VideoCache(cache_dir, kinds, size=self.size, scale=self.scale, fit=self.fit)
 
 # %% ../../nbs/data/13_clips.ipynb #d8fe0c02
@@ -92,13 +98,18 @@ def __call__(self:ClipReader,
 
 # %% ../../nbs/data/13_clips.ipynb #86a34003
 @patch
-def _frame(self:ClipReader, video, i): # number of a frame -> kind of file -> array `(h w c)`
+def _kinds_of(self:ClipReader, video, numbers): # entries of a person's files; optional ones if all these frames have them
+    there = [k for k in self.maybe if all(k in video.frames[i].files for i in numbers)]
+    return [kind for k in [*self.kinds[1:], *there] if (kind := FILES[k]).of == 'person']
+
+# %% ../../nbs/data/13_clips.ipynb #6563b2f7
+@patch
+def _frame(self:ClipReader, video, i, kinds): # number of a frame, entries of `FILES` -> kind of file -> array `(h w c)`
     files = video.frames[i].files
     image = read_picture(files['image'])
     crop = self.place(image.shape[:2], files['image'])
     arrays = dict(image=crop.picture(image))
-    for kind in (FILES[k] for k in self.kinds[1:]):
-        if kind.of == 'cloth': continue
+    for kind in kinds:
         form = video.forms.get(kind.name, '')
         if kind.name in files: arrays[kind.name] = kind.load(files[kind.name], crop, form, files)
         elif i == 0 and kind.first: arrays[kind.name] = kind.first(*self.size)
@@ -117,7 +128,9 @@ def _photos(self:ClipReader, photo): # path of a product photo -> kind of file -
 @patch
 def _packed(self:ClipReader, video, numbers): # the same as `_arrays`, from the cache; None where it has none
     if not self.cache: return None
-    frames = lambda: (self._frame(video, i) for i in range(len(video.frames)))
+    def frames(): # the whole video, where it is not there yet
+        kinds = self._kinds_of(video, range(len(video.frames)))
+        for i in range(len(video.frames)): yield self._frame(video, i, kinds)
     return self.cache(video, numbers[0], numbers[-1] + 1, frames, partial(self._photos, video.cloth))
 
 # %% ../../nbs/data/13_clips.ipynb #08ad7374
@@ -126,7 +139,8 @@ def _arrays(self:ClipReader, video, numbers, photo): # kind of file -> `(n h w c
     arrays = self._packed(video, numbers)
     if arrays and photo == video.cloth: return arrays
     if not arrays:
-        frames = [self._frame(video, i) for i in numbers]
+        kinds = self._kinds_of(video, numbers)
+        frames = [self._frame(video, i, kinds) for i in numbers]
         arrays = {k: np.stack([f[k] for f in frames]) for k in frames[0]}
     return arrays | {k: a[None] for k,a in self._photos(photo).items()}
 

@@ -80,6 +80,7 @@ class Input:
     mirror:Callable|None=None # `(n c h w)` -> that of the mirrored frame; without it columns are reversed
     outside:str='' # of what is warped with the garment: padding outside the photo, `border` or `zeros`
     shown:bool=True # among the pictures of a clip, in `show_batch`
+    maybe:tuple[str,...]=() # kinds of file that it also uses where a video has them
 
 # %% ../../nbs/data/10_labels.ipynb #4a8e2be1
 INPUTS = Registry('input', home='shineon.data.represent')

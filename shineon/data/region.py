@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['CATEGORIES', 'Category', 'torso_length', 'tube', 'convex', 'hands', 'change_region']
 
-# %% ../../nbs/data/20_region.ipynb #45270acd
+# %% ../../nbs/data/20_region.ipynb #0c582d34
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor
 
 from ..core.registry import Registry
-from .labels import COCO, DENSEPOSE, densepose_names, lip_ids
+from .labels import COCO, densepose_names, lip_names
 
-# %% ../../nbs/data/20_region.ipynb #825b7929
+# %% ../../nbs/data/20_region.ipynb #9c22f0c5
 @dataclass(frozen=True)
 class Category:
     "What a kind of garment may change"
@@ -24,15 +25,15 @@ class Category:
     skin:str # LIP labels of what may be covered or bared
     tubes:tuple[str,...] # pairs of joints, room for sleeves or legs along each
     trunk:tuple[str,...] # four joints, room for cloth between them
-    parts:str # words in the names of DensePose parts that belong to it
+    parts:str # DensePose parts that belong to it
     beyond:str # LIP labels that stay beyond the hem
     hem:int # side of the garment on which they lie: 1 below it, -1 above it, 0 there are none
     never:str # LIP labels that stay in any case, besides head and gloves
 
-# %% ../../nbs/data/20_region.ipynb #2fdfb60a
+# %% ../../nbs/data/20_region.ipynb #a4fa9850
 CATEGORIES = Registry('category')
 
-# %% ../../nbs/data/20_region.ipynb #ff243e81
+# %% ../../nbs/data/20_region.ipynb #0a81865f
 _over = 'upper-clothes dress coat jumpsuits'
 _shoes = 'left-shoe right-shoe'
 _arms = 'neck right-shoulder,right-shoulder right-elbow,right-elbow right-wrist'
@@ -41,18 +42,22 @@ _legs = 'right-hip right-knee,right-knee right-ankle'
 def _both(tubes): # of the right side -> of both sides
     return tuple(t for one in tubes.split(',') for t in (one, one.replace('right', 'left')))
 
-# %% ../../nbs/data/20_region.ipynb #bd8d1757
+# %% ../../nbs/data/20_region.ipynb #b63f157a
+def _parts(*words): # names of DensePose parts with one of these words
+    return ' '.join(n for n in densepose_names if any(w in n for w in words))
+
+# %% ../../nbs/data/20_region.ipynb #66b060df
 CATEGORIES.add(Category(
     'upper', _over, 'left-arm right-arm', _both(_arms), ('left-shoulder', 'right-shoulder', 'right-hip', 'left-hip'),
-    'torso arm', f'socks pants skirt left-leg right-leg {_shoes}', 1, _shoes))
+    _parts('torso', 'arm'), f'socks pants skirt left-leg right-leg {_shoes}', 1, _shoes))
 CATEGORIES.add(Category(
     'lower', 'pants skirt', 'left-leg right-leg socks', _both(_legs), ('left-hip', 'right-hip', 'right-knee', 'left-knee'),
-    'leg', f'{_over} scarf', -1, f'left-arm right-arm {_shoes}'))
+    _parts('leg'), f'{_over} scarf', -1, f'left-arm right-arm {_shoes}'))
 CATEGORIES.add(Category(
     'dress', f'{_over} pants skirt', 'left-arm right-arm left-leg right-leg socks', _both(f'{_arms},{_legs}'),
-    ('left-shoulder', 'right-shoulder', 'right-knee', 'left-knee'), 'torso arm leg', '', 0, _shoes))
+    ('left-shoulder', 'right-shoulder', 'right-knee', 'left-knee'), _parts('torso', 'arm', 'leg'), '', 0, _shoes))
 
-# %% ../../nbs/data/20_region.ipynb #b10c2cbf
+# %% ../../nbs/data/20_region.ipynb #3631c725
 def torso_length(
     joints:np.ndarray, # `(18 3)`: x, y, confidence
     height:int, # of the frame, for a person whose joints were not found
@@ -66,11 +71,11 @@ def torso_length(
     elif seen[shoulders].all(): length = 1.4*np.linalg.norm(at[shoulders[0]] - at[shoulders[1]])
     return max(float(length), .05*height) or .3*height
 
-# %% ../../nbs/data/20_region.ipynb #bd024537
+# %% ../../nbs/data/20_region.ipynb #6f15994a
 def _pixels(h, w): # rows `(h 1)` and columns `(1 w)`
     return np.arange(h, dtype=np.float32)[:,None], np.arange(w, dtype=np.float32)[None]
 
-# %% ../../nbs/data/20_region.ipynb #28edda33
+# %% ../../nbs/data/20_region.ipynb #91bb05be
 def tube(
     size:tuple[int,int], # height and width of the mask
     a:np.ndarray, # one end: x, y
@@ -78,13 +83,16 @@ def tube(
     radius:float, # pixels
 ) -> np.ndarray: # `(h w)`, bool
     "All pixels near the line between two points"
-    y,x = _pixels(*size)
     (ax,ay), (dx,dy) = np.float32(a), np.float32(b) - np.float32(a)
-    t = ((x - ax)*dx + (y - ay)*dy)/max(dx*dx + dy*dy, np.float32(1e-6))
-    t = t.clip(0, 1)
-    return (x - ax - t*dx)**2 + (y - ay - t*dy)**2 <= np.float32(radius)**2
+    ends = np.minimum(a, b) - radius, np.maximum(a, b) + radius + 2
+    (left,top), (right,bottom) = (np.clip(e, 0, size[::-1]).astype(int) for e in ends)
+    x, y = np.float32(np.arange(left, right))[None] - ax, np.float32(np.arange(top, bottom))[:,None] - ay
+    t = ((x*dx + y*dy)/max(dx*dx + dy*dy, np.float32(1e-6))).clip(0, 1)
+    found = np.zeros(size, bool)
+    found[top:bottom,left:right] = (x - t*dx)**2 + (y - t*dy)**2 <= np.float32(radius)**2
+    return found
 
-# %% ../../nbs/data/20_region.ipynb #e67e0bb8
+# %% ../../nbs/data/20_region.ipynb #cf3a6750
 def convex(
     size:tuple[int,int], # height and width of the mask
     corners:np.ndarray, # `(k 2)`: x, y, one after another around it
@@ -95,7 +103,7 @@ def convex(
     sides = [(bx - ax)*(y - ay) - (by - ay)*(x - ax) for (ax,ay),(bx,by) in zip(here, there)]
     return np.all([s >= 0 for s in sides], 0) | np.all([s <= 0 for s in sides], 0) # either way round
 
-# %% ../../nbs/data/20_region.ipynb #1b48212f
+# %% ../../nbs/data/20_region.ipynb #bec7743b
 def _trunk(size, joints, corners, longer): # four joints by name -> mask; nowhere where one was not found
     numbers = [COCO[n] for n in corners]
     if not (joints[numbers,2] > 0).all(): return np.zeros(size, bool)
@@ -105,7 +113,17 @@ def _trunk(size, joints, corners, longer): # four joints by name -> mask; nowher
     down = down*(longer/max(np.linalg.norm(down), 1e-6))
     return convex(size, np.concatenate([upper, middle + 1.6*(lower - middle) + down]))
 
-# %% ../../nbs/data/20_region.ipynb #1d489c4b
+# %% ../../nbs/data/20_region.ipynb #61ff6d1f
+@cache
+def _table(names, known): # labels whose names are among these: 1
+    return np.isin(np.arange(256), [i for i,n in enumerate(known) if n in names.split()]).astype(np.uint8)
+
+# %% ../../nbs/data/20_region.ipynb #ccf93394
+def _labelled(labels, names, known=tuple(lip_names)): # `(h w)`, uint8 -> bool
+    import cv2 # late: only who reads frames loads it
+    return cv2.LUT(labels, _table(names, known)).view(bool)
+
+# %% ../../nbs/data/20_region.ipynb #a8c15a42
 def _beyond_wrist(arms, joints, side): # pixels of an arm beyond its wrist
     elbow, wrist = COCO[f'{side}-elbow'], COCO[f'{side}-wrist']
     if not (joints[[elbow,wrist],2] > 0).all(): return np.zeros_like(arms)
@@ -115,37 +133,38 @@ def _beyond_wrist(arms, joints, side): # pixels of an arm beyond its wrist
     further = (x - wx)*dx + (y - wy)*dy > .1*length**2
     return arms & further & ((x - wx)**2 + (y - wy)**2 < length**2)
 
-# %% ../../nbs/data/20_region.ipynb #5dd7881c
+# %% ../../nbs/data/20_region.ipynb #a1e5ff86
 def hands(
     parse:np.ndarray, # LIP labels, `(h w)`, uint8
     joints:np.ndarray, # `(18 3)`: x, y, confidence
     iuv:np.ndarray|None=None, # DensePose, `(h w 3)`, uint8
 ) -> np.ndarray: # `(h w)`, bool
     "Where hands are seen"
-    arms = _labelled(parse, lip_ids('left-arm right-arm'))
+    arms = _labelled(parse, 'left-arm right-arm')
     found = _beyond_wrist(arms, joints, 'left') | _beyond_wrist(arms, joints, 'right')
     if iuv is None: return found
-    return found | _labelled(iuv[...,0], [DENSEPOSE['left-hand'], DENSEPOSE['right-hand']])
+    return found | _labelled(iuv[...,0], 'left-hand right-hand', tuple(densepose_names))
 
-# %% ../../nbs/data/20_region.ipynb #f44e1c3a
-def _labelled(labels, ids): # `(h w)`, uint8 -> bool
-    import cv2 # late: only who reads frames loads it
-    return cv2.LUT(labels, np.isin(np.arange(256), ids).astype(np.uint8)).astype(bool)
-
-# %% ../../nbs/data/20_region.ipynb #35cef01f
+# %% ../../nbs/data/20_region.ipynb #095771b7
 def _without_specks(mask, least): # patches of fewer pixels are left out
     import cv2 # late: only who reads frames loads it
-    _, patches, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    _, patches, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
     large = stats[:,cv2.CC_STAT_AREA] >= least
     large[0] = False # the ground
     return large[patches]
 
-# %% ../../nbs/data/20_region.ipynb #6393329d
-def _widened(mask, margin): # by so many pixels
+# %% ../../nbs/data/20_region.ipynb #a71c5c5e
+def _widened(mask, margin): # by so many pixels; only the part round it is looked at
     import cv2 # late: only who reads frames loads it
-    return cv2.distanceTransform(1 - mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= margin
+    if not mask.any(): return mask
+    far = int(margin) + 2
+    rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    box = slice(max(rows[0] - far, 0), rows[-1] + far), slice(max(cols[0] - far, 0), cols[-1] + far)
+    ground, wide = 1 - mask[box].view(np.uint8), np.zeros_like(mask)
+    wide[box] = cv2.distanceTransform(ground, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= margin
+    return wide
 
-# %% ../../nbs/data/20_region.ipynb #36e1386c
+# %% ../../nbs/data/20_region.ipynb #cb4878cb
 @patch
 def room(self:Category,
     joints:np.ndarray, # `(18 3)`: x, y, confidence
@@ -162,29 +181,28 @@ def room(self:Category,
     high_neck = 'shoulder' in self.trunk[0] and seen[neck] and seen[nose]
     return found | tube(size, at[neck], (at[neck] + at[nose])/2, .1*torso) if high_neck else found
 
-# %% ../../nbs/data/20_region.ipynb #301cf69b
+# %% ../../nbs/data/20_region.ipynb #11843208
 @patch
 def _stays(self:Category, parse, worn, joints, iuv, hem): # what a garment of this kind never changes; `hem`: pixels
-    stays = _labelled(parse, lip_ids(f'hat hair sunglasses face glove {self.never}')) | hands(parse, joints, iuv)
+    stays = _labelled(parse, f'hat hair sunglasses face glove {self.never}') | hands(parse, joints, iuv)
     rows = np.flatnonzero(worn.any(1))
     if not self.beyond or not len(rows): return stays
-    beyond, y = _labelled(parse, lip_ids(self.beyond)), np.arange(len(parse))[:,None]
+    beyond, y = _labelled(parse, self.beyond), np.arange(len(parse))[:,None]
     side = y > rows[-1] + hem if self.hem > 0 else y < rows[0] - hem
     return stays | beyond & side
 
-# %% ../../nbs/data/20_region.ipynb #a5b9337e
+# %% ../../nbs/data/20_region.ipynb #f806955a
 def _frame_region(parse, joints, iuv, category, margin, hem): # of one frame -> `(h w)`, bool
     torso = torso_length(joints, len(parse))
     room = category.room(joints, parse.shape, torso, hem)
-    worn = _labelled(parse, lip_ids(category.garment))
-    found = worn | _labelled(parse, lip_ids(category.skin))
-    if iuv is not None:
-        parts = [i for i,n in enumerate(densepose_names) if any(word in n for word in category.parts.split())]
-        found |= _labelled(iuv[...,0], parts)
-    found = _without_specks(found | room, .03*torso**2)
-    return _widened(found, margin*torso) & ~category._stays(parse, worn & found | room, joints, iuv, hem*torso)
+    worn = _labelled(parse, category.garment)
+    found = worn | _labelled(parse, category.skin)
+    if iuv is not None: found |= _labelled(iuv[...,0], category.parts, tuple(densepose_names))
+    stays = category._stays(parse, worn | room, joints, iuv, hem*torso)
+    found = _without_specks((found | room) & ~stays, .03*torso**2)
+    return _widened(found, margin*torso) & ~stays
 
-# %% ../../nbs/data/20_region.ipynb #80f9faaa
+# %% ../../nbs/data/20_region.ipynb #3172743b
 def change_region(
     parse:Tensor, # LIP labels, `(n 1 h w)`, bytes
     joints:Tensor|None=None, # `(n 18 3)`: x, y, confidence; none: no room but the margin

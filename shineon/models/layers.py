@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'INITS', 'Sine', 'activation', 'InstanceNorm', 'SyncNorm', 'SelfAttention', 'AttentionProbe',
-           'attention_maps', 'input_names', 'input_channels', 'warped_names', 'join_inputs', 'config_of', 'check_size',
-           'init_weights']
+           'attention_maps', 'input_names', 'input_channels', 'warped_names', 'join_inputs', 'into_frame', 'config_of',
+           'check_size', 'init_weights']
 
 # %% ../../nbs/models/30_layers.ipynb #25a9ee14
 import torch, torch.distributed as dist, torch.nn.functional as F
@@ -13,6 +13,7 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils.parametrize import is_parametrized
 from ..core.errors import DataError, OptionError, at_least
+from ..core.ops import keep_outside, soft_edge
 from ..data.labels import INPUTS
 
 # %% ../../nbs/models/30_layers.ipynb #a0702943
@@ -213,6 +214,16 @@ def join_inputs(
         raise DataError('the network needs an input that the clip lacks', ', '.join(missing),
                         'Add it to the data, or train a network without it')
     return torch.cat([clip[n] for n in names], 2)
+
+# %% ../../nbs/models/30_layers.ipynb #e04265e5
+def into_frame(
+    drawn:Tensor, # what a network drew, `(... 3 h w)`
+    image:Tensor, # the frames, `(... 3 h w)`
+    masked:Tensor, # the input `masked` of these frames, `(... 4 h w)`; its first channel is the region
+) -> Tensor: # shape of `drawn`
+    "Lay what was drawn into the frame, inside the region"
+    region = (masked[...,:1,:,:] > 0).to(drawn.dtype)
+    return keep_outside(drawn, image.to(drawn.dtype), soft_edge(region))
 
 # %% ../../nbs/models/30_layers.ipynb #4c89cea7
 def config_of(

@@ -15,8 +15,8 @@ from torch.nn.utils.parametrize import cached
 from ..core.errors import OptionError, at_least
 from ..core.ops import resample
 from ..data.labels import INPUTS
-from .layers import (activation as make_activation, config_of, init_weights, input_names, join_inputs,
-                                   warped_names)
+from .layers import (activation as make_activation, config_of, init_weights, input_names, into_frame,
+                                   join_inputs, warped_names)
 from .networks import NETWORKS, Network
 from .spade import MultiSPADE, SPADE, SPADEResBlock, SelfAttentiveMultiSPADE
 from .spade import frozen_statistics, parse_norm, resize_maps, warm_up_spectral_norm
@@ -82,6 +82,7 @@ class SamsGenerator(nn.Module):
         spade_hidden:int=128, # features between a label map and what it does; fewer are faster at large sizes
         activation:str='relu', # relu, gelu, swish or sine
         flow_warp:bool=False, # blend with the previous result moved by flow? Needs several frames
+        keep_person:bool=False, # lay the result into the frame, inside the region of `masked`?
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
     ):
@@ -89,7 +90,7 @@ class SamsGenerator(nn.Module):
         super().__init__()
         names = input_names(person_inputs, cloth_inputs)
         _check_options(config, names)
-        self.config, self.n_frames, self.flow_warp = config, n_frames_total, flow_warp
+        self.config, self.n_frames, self.flow_warp, self.keep_person = config, n_frames_total, flow_warp, keep_person
         self.memory = max(n_frames_total-1, 1) # frames that a frame is drawn from
         self.keys = dict(zip(sorted(names), warped_names(sorted(names)))) # name -> clip key
         self.encoder_key = self.keys[encoder_input]
@@ -200,6 +201,12 @@ def _features(self:SamsGenerator, before, context, known, alone): # what the dec
     if not alone: return self.encode(before.flatten(1,2), context.flatten(1,2)) * known.amax(1) # (b 16*ngf h/16 w/16)
     return context.new_zeros(b, self.width, *self.sizes(h, w)[-1]) # (b 16*ngf h/16 w/16)
 
+# %% ../../nbs/models/35_sams.ipynb #6c08fa1c
+@patch
+def _laid_in(self:SamsGenerator, drawn, clip, i): # into frame `i` of the clip, `(b 3 h w)`, where the person is kept
+    if not self.keep_person: return drawn
+    return into_frame(drawn, *(join_inputs(clip, [k])[:,i] for k in ('image','masked')))
+
 # %% ../../nbs/models/35_sams.ipynb #08fb9b24
 @patch
 def draw_frame(self:SamsGenerator,
@@ -216,10 +223,11 @@ def draw_frame(self:SamsGenerator,
     x = self._features(before, context, known, alone or self.n_frames == 1) # (b 16*ngf h/16 w/16)
     new, weight = self.decode(x, labels) # (b 3 h w), (b 0|1 h w)
     there = history['there'][:,i+self.memory] # (b 1 1 1)
-    if not self.flow_warp: return dict(result=new*there)
+    if not self.flow_warp: return dict(result=self._laid_in(new, clip, i)*there)
     stay = (1 - weight)*known[:,-1] # (b 1 h w)
     moved = resample(before[:,-1], join_inputs(frame, ['flow'])[:,0]) # (b 3 h w)
-    return dict(result=(stay*moved + (1 - stay)*new)*there, flow_mask=weight*there)
+    result = self._laid_in(stay*moved + (1 - stay)*new, clip, i) # (b 3 h w)
+    return dict(result=result*there, flow_mask=weight*there)
 
 # %% ../../nbs/models/35_sams.ipynb #ee7d97ee
 @patch
@@ -299,7 +307,8 @@ def layers_table(self:SamsGenerator,
 
 # %% ../../nbs/models/35_sams.ipynb #1d66dfd4
 def _frame_inputs(model): # what a frame needs of a clip
-    return [*model.keys.values(), *(['flow'] if model.flow_warp else []), 'valid']
+    flow, frame = ['flow'], ['image','masked']
+    return list(dict.fromkeys([*model.keys.values(), *flow*model.flow_warp, *frame*model.keep_person, 'valid']))
 
 # %% ../../nbs/models/35_sams.ipynb #2cc9cc6e
 NETWORKS.add(Network('sams', SamsGenerator, 'tryon', blocks=(SPADEResBlock,), frame_inputs=_frame_inputs))

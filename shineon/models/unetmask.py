@@ -13,7 +13,7 @@ from torch import nn, Tensor
 from ..core.errors import OptionError, at_least
 from ..core.ops import resample
 from .layers import (InstanceNorm, SelfAttention, activation, check_size, config_of, init_weights,
-                                   input_channels, input_names, join_inputs, warped_names)
+                                   input_channels, input_names, into_frame, join_inputs, warped_names)
 from .networks import NETWORKS, Network
 
 # %% ../../nbs/models/33_unetmask.ipynb #a8633ea1
@@ -73,6 +73,7 @@ class UNetMask(nn.Module):
         self_attn:bool=False, # self-attention in the innermost levels?
         num_attn:int=2, # in how many of them, 1 to 5
         flow_warp:bool=False, # blend with the previous result moved by flow? Needs several frames
+        keep_person:bool=False, # lay the result into the frame, inside the region of `masked`?
         activation:str='relu', # relu, gelu, swish or sine
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
@@ -82,7 +83,7 @@ class UNetMask(nn.Module):
         at_least(1, ngf=ngf, n_frames_total=n_frames_total)
         if flow_warp and n_frames_total < 2: raise OptionError('flow_warp needs n_frames_total > 1')
         if self_attn and not 1 <= num_attn <= 5: raise OptionError(f'num_attn is {num_attn}', do='Choose 1 to 5')
-        self.config, self.n_frames, self.flow_warp = config, n_frames_total, flow_warp
+        self.config, self.n_frames, self.flow_warp, self.keep_person = config, n_frames_total, flow_warp, keep_person
         names = input_names(person_inputs, cloth_inputs)
         self.names = warped_names(names)
         in_ch, out_ch = n_frames_total*input_channels(names), n_frames_total*(5 if flow_warp else 4)
@@ -104,6 +105,12 @@ def draw(self:UNetMask,
     out = dict(rendered=y[:,:,:3].tanh(), mask=y[:,:,3:4].sigmoid())
     return out | dict(flow_mask=y[:,:,4:].sigmoid()) if self.flow_warp else out
 
+# %% ../../nbs/models/33_unetmask.ipynb #90a1d663
+@patch
+def _laid_in(self:UNetMask, result, clip, i=slice(None)): # into the frames `i` of the clip, where the person is kept
+    if not self.keep_person: return result
+    return into_frame(result, *(join_inputs(clip, [k])[:,i] for k in ('image','masked')))
+
 # %% ../../nbs/models/33_unetmask.ipynb #57d94b00
 @patch
 def _blend_with_previous(self:UNetMask, out, clip, previous, valid): # results of frames one after another, (b n 3 h w)
@@ -114,7 +121,7 @@ def _blend_with_previous(self:UNetMask, out, clip, previous, valid): # results o
         if previous is not None:
             stay = (1 - out['flow_mask'][:,i])*valid # (b 1 h w)
             r = stay*resample(previous, clip['flow'][:,i]) + (1 - stay)*r
-        previous = (1 - mask[:,i])*r + mask[:,i]*cloth[:,i]
+        previous = self._laid_in((1 - mask[:,i])*r + mask[:,i]*cloth[:,i], clip, i)
         valid = clip['valid'][:,i] # (b 1 1 1)
         results.append(previous)
     return torch.stack(results, 1)
@@ -130,7 +137,7 @@ def compose(self:UNetMask,
     "Blend with the previous result where there is one, then with the warped garment"
     mask = out['mask'] # (b n 1 h w)
     if self.flow_warp: result = self._blend_with_previous(out, clip, previous, valid) # (b n 3 h w)
-    else: result = (1 - mask)*out['rendered'] + mask*clip['warped_cloth'] # (b n 3 h w)
+    else: result = self._laid_in((1 - mask)*out['rendered'] + mask*clip['warped_cloth'], clip) # (b n 3 h w)
     return dict(result=result) | out
 
 # %% ../../nbs/models/33_unetmask.ipynb #1523e263
@@ -160,7 +167,8 @@ def step(self:UNetMask,
 
 # %% ../../nbs/models/33_unetmask.ipynb #a7d517e6
 def _frame_inputs(model): # what a frame needs of a clip
-    return [*model.names, 'warped_cloth', *(['flow','valid'] if model.flow_warp else [])]
+    flow, frame = ['flow','valid'], ['image','masked']
+    return list(dict.fromkeys([*model.names, 'warped_cloth', *flow*model.flow_warp, *frame*model.keep_person]))
 
 # %% ../../nbs/models/33_unetmask.ipynb #ab4794c3
 NETWORKS.add(Network('unet', UNetMask, 'tryon', synonyms=('unet_mask','tom'), blocks=(UNet,),

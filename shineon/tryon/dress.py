@@ -20,7 +20,7 @@ from ..data.layouts import Video
 from ..data.region import CATEGORIES
 from ..data.represent import isin
 from ..models.networks import network_of
-from .compose import Followed, compose, composes, fill_in, of_one_person, region_of, why_unchanged
+from .compose import Followed, compose, fill_in, of_one_person, region_of, why_unchanged
 from .steady import steady_frames
 
 # %% ../../nbs/tryon/50_dress.ipynb #d8cb84d0
@@ -52,13 +52,14 @@ def draw_frame(
     frame:dict, # inputs, `(1 1 c h w)` each, with the garment warped to it
     model:nn.Module|None=None, # try-on network with a `step`; none: the result is the warped garment
     past:dict|None=None, # what was returned for the frame before; `None` where the video starts
-    keep_person:str='auto', # compose the picture after the network, see `composes`
+    keep_person:bool=False, # compose the picture also of a network that was not trained to keep the person
 ) -> tuple[dict,dict|None]: # outputs, `result` among them; the new past
     "What a network makes of a frame"
     if model is None: return dict(result=frame['warped_cloth']), None
     if why_unchanged(frame): return dict(result=frame['image']), None
     out, past = model.step(frame, past)
-    if composes(model.config, keep_person): out = out | dict(result=compose(frame, out['result']))
+    composed = model.config.get('keep_person', False) # by the network itself
+    if keep_person and not composed: out = out | dict(result=compose(frame, out['result']))
     return out, past
 
 # %% ../../nbs/tryon/50_dress.ipynb #3d12b6bc
@@ -71,7 +72,7 @@ def dress_frame(
     cloth:Path|None=None, # product photo to try on; the video's own when not given
     device:str|torch.device='cpu', # where to compute
     past:dict|None=None, # what was returned for the frame before; `None` where the video starts
-    keep_person:str='auto', # compose the picture after the network, see `composes`
+    keep_person:bool=False, # compose the picture also of a network that was not trained to keep the person
 ) -> tuple[dict,dict|None]: # inputs and outputs, `(1 1 c h w)` each, `result` among them; the new past
     "Dress one frame of a video, for itself"
     frame = _bent(of_one_person(reader(video, i, cloth=cloth), Followed()), warp, device)
@@ -100,7 +101,7 @@ def dress(
     warp:nn.Module|None=None, # warp module; none: warped garments are read from the disk
     cloth:Path|None=None, # product photo to try on; the video's own when not given
     device:str|torch.device='cpu', # where to compute
-    keep_person:str='auto', # compose the picture after the network, see `composes`
+    keep_person:bool=False, # compose the picture also of a network that was not trained to keep the person
     steady:float=1.5, # smooth grids and regions over time: sigma of the window, in frames; 0: off
 ) -> Iterator[dict]: # per frame: inputs and outputs, `(1 1 c h w)` each; `result` among them
     "Dress a video, frame by frame"

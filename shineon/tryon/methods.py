@@ -115,7 +115,7 @@ def dress_methods(
     truth:list[tuple[Path,Path]]=(), # true picture and grid of each frame, where they are known
     device:str|torch.device='cpu', # where to compute
     share:Callable=lambda module: module, # what this thread uses for a network
-    keep_person:str='auto', # compose pictures after their networks, see `composes`
+    keep_person:bool=False, # compose also pictures of networks that were not trained to keep the person
     steady:float=1.5, # smooth grids and regions over time: sigma of the window, in frames; 0: off
 ) -> Iterator[MethodFrames]:
     "Dress a video with several networks at the same time"
