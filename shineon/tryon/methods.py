@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['name_networks', 'untrained', 'Truth', 'read_truth', 'warp_sample', 'MethodFrames', 'dress_methods', 'Tally',
-           'write_region', 'MethodFolders', 'SheetRows']
+           'MethodFolders', 'SheetRows']
 
 # %% ../../nbs/tryon/53_methods.ipynb #8c2c73d3
 from collections import Counter
@@ -17,15 +17,14 @@ import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from ..core.errors import inside
 from ..core.files import file_name
-from ..core.media import read_grid, read_picture, write_png
+from ..core.media import read_grid, read_picture
 from ..core.ops import to_tensor, to_uint8
 from ..data.clips import ClipReader
 from ..data.layouts import Video
 from .compose import region_of, why_unchanged
 from .dress import bent_frames, draw_frame, paste
-from .results import save_result, write_frame
+from .results import save_result, write_frame, write_region
 
 # %% ../../nbs/tryon/53_methods.ipynb #1ee68114
 def name_networks(
@@ -96,9 +95,9 @@ class MethodFrames:
     others:bool=False # are there other persons, who were left as they are?
 
 # %% ../../nbs/tryon/53_methods.ipynb #38acb7cd
-def _method_frames(i, frame, outs, networks, truth): # number, inputs, outputs by method
+def _method_frames(i, frame, outs, networks, truth, category): # number, inputs, outputs by method
     first, region = next(iter(outs.values())), region_of(frame)
-    pasted = {} if region is None else dict(paste=paste(frame))
+    pasted = {} if region is None else dict(paste=paste(frame, category))
     results = {n: outs[n]['result'] for n in networks} # a warp gives no picture of a person
     made = {n: x[:,-1].clamp(-1, 1) for n,x in {**pasted, **results}.items()}
     others = 'others' in frame and bool(frame['others'].any())
@@ -124,7 +123,7 @@ def dress_methods(
         outs = {}
         for n,m in drawn.items(): outs[n], pasts[n] = draw_frame(frame, m, pasts.get(n), keep_person)
         true = read_truth(*truth[i], reader, device) if truth else None
-        yield _method_frames(i, frame, outs, networks, true)
+        yield _method_frames(i, frame, outs, networks, true, reader.options['category'])
 
 # %% ../../nbs/tryon/53_methods.ipynb #11c9e47a
 class Tally:
@@ -146,17 +145,6 @@ def __str__(self:Tally): # one line; empty where there is nothing to say
     parts = [f'unchanged: {n} ({why})' for why,n in self.unchanged.items()]
     parts += [f'with other persons, left as they are: {self.others}']*(self.others > 0)
     return f'frames {", ".join(parts)}' if parts else ''
-
-# %% ../../nbs/tryon/53_methods.ipynb #e9586884
-def write_region(
-    results:Path, # folder of the run's results
-    video:Video, # whose frames
-    i:int, # number of the frame
-    region:Tensor, # `(1 1 h w)`, 0 or 1
-):
-    "Write the region of a frame, unless it is there already"
-    path = inside(results/'regions', video.id)/f'{Path(video.frames[i].name).stem}.png'
-    if not path.exists(): write_png(path, to_uint8(2*region[0] - 1)[...,0])
 
 # %% ../../nbs/tryon/53_methods.ipynb #166a0faf
 class MethodFolders:
