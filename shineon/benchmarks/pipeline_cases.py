@@ -125,12 +125,13 @@ def plain_clip(
 # %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #bc495ac1
 _compared = 'image', 'im_cloth', 'im_cloth_mask', 'cloth', 'cloth_mask'
 
-def _loader(inputs, opened, side, device):
-    clips = Clips(vvt_videos(bench_data()), ClipReader(inputs), 5)
+def _loader(inputs, opened, cached, side, device):
+    scratch = tempfile.TemporaryDirectory()
+    clips = Clips(vvt_videos(bench_data()), ClipReader(inputs, cache_dir=scratch.name*cached), 5)
     whole = [i for i in range(len(clips)) if clips.locate(i)[1] >= 4][::3][:8]
     names = [*_compared, *(n for n in inputs if n != 'agnostic')]
     read = clips.__getitem__ if side == 'ours' else lambda i: plain_clip(*clips.locate(i), 5, opened)
-    def run():
+    def run(keep=scratch): # the folder lasts as long as this function
         for i in whole: clip = read(i)
         return [clip[k] for k in names] + [clip['agnostic'][:,1:]]
     return run
@@ -140,11 +141,12 @@ def _loader(inputs, opened, side, device):
 def loader() -> list[Case]:
     "Clips read from the disk"
     of_sams, of_warp = ['agnostic','densepose','flow'], ['agnostic','cocopose']
-    def case(inputs, opened, label=''):
+    def case(inputs, opened, label='', cached=False):
         name = f'clips of 5 frames: {" ".join(inputs)}{label}'
-        return Case('loader', name, partial(_loader, inputs, opened), on=('cpu',), memory=False)
+        return Case('loader', name, partial(_loader, inputs, opened, cached), on=('cpu',), memory=False)
     everything = [*of_warp, 'densepose', 'flow']
-    return [case(of_sams, of_sams), case(of_warp, of_warp), case(of_warp, everything, '; plain: all files')]
+    files = [case(of_sams, of_sams), case(of_warp, of_warp), case(of_warp, everything, '; plain: all files')]
+    return files + [case(i, i, '; ours: cached', True) for i in (of_sams, of_warp)]
 
 # %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #2509a710
 def _networks(name, size): # a warp and a try-on network, untrained

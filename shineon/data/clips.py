@@ -98,7 +98,7 @@ def __call__(self:ClipReader,
 
 # %% ../../nbs/data/13_clips.ipynb #86a34003
 @patch
-def _kinds_of(self:ClipReader, video, numbers): # entries of a person's files; optional ones if all these frames have them
+def _kinds_of(self:ClipReader, video, numbers): # entries of a person's files, optional ones if all frames have them
     there = [k for k in self.maybe if all(k in video.frames[i].files for i in numbers)]
     return [kind for k in [*self.kinds[1:], *there] if (kind := FILES[k]).of == 'person']
 

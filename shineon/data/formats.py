@@ -541,9 +541,9 @@ def known_flow(
     counts:Counter|None=None, # what was changed is counted here
 ) -> np.ndarray: # the same, 0 where it was unknown
     "Flow without unknown values"
-    unknown = ~(np.abs(flow) < 1e9).all(-1) # NaN is below nothing
+    if -1e9 < flow.min() and flow.max() < 1e9: return flow # not so where there is a NaN
+    unknown = ~(np.abs(flow) < 1e9).all(-1)
     n = unknown.sum()
-    if not n: return flow
     if n > .5*unknown.size: raise DataError(f'{unknown.mean():.0%} of this flow is unknown', where, 'Compute it again')
     tally(counts, 'unknown pixels of flow set to 0', n)
     return np.where(unknown[...,None], 0, flow).astype(np.float32)

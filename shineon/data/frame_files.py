@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..core.errors import DataError, OptionError
 from ..core.files import read_limited, reading, regular_file
-from ..core.media import open_picture, read_flo, read_picture
+from ..core.media import open_picture, read_flo, read_picture, read_stored
 from ..core.ops import to_tensor
 from ..core.pixels import as_rgb
 from ..core.registry import Registry
@@ -239,9 +239,7 @@ FILES.add(FrameFile('image', read_picture, ResizeCrop.picture, to_tensor, **_pic
 
 # %% ../../nbs/data/09_frame_files.ipynb #4490d4de
 def _stored(path): # labels, or the parts of a body, as numbers or colours
-    with open_picture(path) as im:
-        plain = im.format == 'PNG' and im.mode in ('L', 'RGB') and 'transparency' not in im.info
-        return read_picture(path, im.mode) if plain else label_pixels(im)
+    return read_stored(path, label_pixels)
 
 # %% ../../nbs/data/09_frame_files.ipynb #fc037aef
 def _as_lip(pixels, form, where, size, files):
