@@ -92,6 +92,7 @@ class Description:
     persons:tuple[int,...]=(0,) # columns of people in a list, from 0
     garment:int=1 # column of the garment
     mode_column:int|None=None # of the word train or test in a list
+    source:str='' # pattern of the raw video whose frames these are; empty: there is none
 
 # %% ../../nbs/data/16_datasets.ipynb #36a6a17b
 _ends = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
@@ -199,6 +200,7 @@ def _described(listings, description, id, shots, warp_cloth_dir): # -> Video
             if warped: files['warped'] = warped
             video.frames.append(Frame(Path(path).name, dict(image=listings.root/path) | files))
             video.forms |= found
+        if description.source: video.source = listings.find(description.source, shots[0][1])
     except DataError as e: video.fault = e
     return video
 
@@ -301,9 +303,9 @@ def _checked(says, path): # patterns of a description; forms. `OptionError` for 
         if not isinstance(v, str): raise OptionError(f'{k} is {v!r}', path, _advice)
         if v.startswith('/') or '..' in v.split('/'):
             raise OptionError(f'{k} leads outside the data set: {v}', path, 'Write paths from the root on')
-    unknown = [k for k in [*says, *forms] if k not in (*FILES, 'list')]
+    unknown = [k for k in [*says, *forms] if k not in (*FILES, 'list', 'source')]
     if not unknown: return says, forms
-    raise OptionError(f'there is no kind of file {unknown[0]}', path, f'Choose from {", ".join(FILES)}, list')
+    raise OptionError(f'there is no kind of file {unknown[0]}', path, f'Choose from {", ".join(FILES)}, list, source')
 
 # %% ../../nbs/data/16_datasets.ipynb #f30f25fc
 def read_layout_file(
@@ -312,8 +314,9 @@ def read_layout_file(
     "The description of a data set, from a file; an error in one line for what it cannot say"
     with reading(path, 'description', _advice, OptionError): says = load_yaml(read_limited(path, 2**20))
     says, forms = _checked(says, path)
-    files = {k: ((v, str(forms.get(k, ''))),) for k,v in says.items() if k not in ('image', 'cloth', 'list')}
-    return Description(says['image'], says['cloth'], files, lists=(says['list'],) if 'list' in says else ())
+    files = {k: ((v, str(forms.get(k, ''))),) for k,v in says.items() if k not in ('image', 'cloth', 'list', 'source')}
+    lists = (says['list'],) if 'list' in says else ()
+    return Description(says['image'], says['cloth'], files, lists, source=says.get('source', ''))
 
 # %% ../../nbs/data/16_datasets.ipynb #bbe27e4c
 def _own(call): # a function of described sets, for the description in the root

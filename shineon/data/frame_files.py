@@ -9,12 +9,13 @@ __all__ = ['FILES', 'read_pose_file', 'read_keypoints', 'ResizeCrop', 'fit_cloth
 # %% ../../nbs/data/09_frame_files.ipynb #30927e5b
 import json
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil, floor
 from pathlib import Path
 
 import numpy as np, torch
-import torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
 
@@ -47,58 +48,68 @@ def read_keypoints(
 
 # %% ../../nbs/data/09_frame_files.ipynb #731e6399
 class ResizeCrop:
-    "Scale, then crop or pad round the centre: the same for every array of a frame"
+    "Scale, then crop or pad: the same for every array of a frame"
     def __init__(self,
         size:tuple[int,int], # height and width of the file's arrays
         height:int, width:int, # height and width wanted
-        scale:float=1., # factor before the crop; 1: as `fit` says
+        scale:float=1., # factor before the crop; 1 without `at`: as `fit` says
         where:object='', # file to name in an error
         fit:str='pad', # pad or crop: how a larger frame of another shape is fitted
+        at:tuple[float,float]|None=None, # top and left of the crop in the scaled frame; None: round its centre
     ):
         if fit not in ('pad', 'crop'): raise OptionError(f'fit is {fit!r}', do='Choose pad or crop')
         h,w = size
         self.size, self.out = (h,w), (height,width)
-        fitted = scale == 1 and h >= height and w >= width
+        self.previous = self # how the frame before was placed: see `flow`
+        fitted = at is None and scale == 1 and h >= height and w >= width
         if fitted: scale = (min if fit == 'pad' else max)(height/h, width/w)
         self.scaled = max(round(h*scale), 1), max(round(w*scale), 1)
-        self.top = (self.scaled[0] - height)//2
-        self.left = (self.scaled[1] - width)//2
-        if fitted or min(self.top, self.left) >= 0: return
-        need = max(height/h, width/w)
-        wanted = f'fine_width x fine_height = {width}x{height}'
-        raise DataError(f'{w}x{h} scaled by {scale:g} is smaller than {wanted}', where,
-                        f'Set image_scale to {np.ceil(need*1000)/1000:g} or more')
+        self.scale = (scale, scale) if at else (self.scaled[0]/h, self.scaled[1]/w) # of y, of x
+        self.top, self.left = at or ((self.scaled[0] - height)//2, (self.scaled[1] - width)//2)
+        if not fitted: self._check(scale, where, at)
 
 # %% ../../nbs/data/09_frame_files.ipynb #82ca3525
 @patch
-def ratio(self:ResizeCrop) -> tuple[float,float]: # of x, of y
-    "How many times as large the scaled frame is"
-    (h,w), (scaled_h,scaled_w) = self.size, self.scaled
-    return scaled_w/w, scaled_h/h
+def _check(self:ResizeCrop, scale, where, at): # `DataError` for a frame too small, or a crop beside the frame
+    (h,w), (height,width) = self.size, self.out
+    if at:
+        (y0,y1), (x0,x1) = self.inside()
+        if y0 < y1 and x0 < x1: return
+        raise DataError(f'a crop at {at[0]:g}, {at[1]:g} lies beside its frame', where, 'Place it on the frame')
+    if min(self.top, self.left) >= 0: return
+    need = max(height/h, width/w)
+    wanted = f'fine_width x fine_height = {width}x{height}'
+    raise DataError(f'{w}x{h} scaled by {scale:g} is smaller than {wanted}', where,
+                    f'Set image_scale to {np.ceil(need*1000)/1000:g} or more')
 
 # %% ../../nbs/data/09_frame_files.ipynb #266d8a97
 @patch
-def crop(self:ResizeCrop,
-    x:np.ndarray, # `(h w [c])`, of the scaled size
-    fill:str='constant', # NumPy's way of padding: `edge`, or `constant` for zeros
-) -> np.ndarray: # of the working size
-    "The middle of an array, filled up where it is too small"
-    h,w = self.out
-    x = x[max(self.top, 0):, max(self.left, 0):][:h,:w]
-    above, before = max(-self.top, 0), max(-self.left, 0)
-    pad = (above, h - above - x.shape[0]), (before, w - before - x.shape[1])
-    return x if pad == ((0,0), (0,0)) else np.pad(x, [*pad, (0,0)][:x.ndim], mode=fill)
+def inside(self:ResizeCrop) -> list[tuple[int,int]]: # first and last + 1 of its rows; of its columns
+    "The part of the working size that lies wholly in the frame; the rest is filled up"
+    sides = zip(self.size, self.out, self.scale, (self.top, self.left))
+    return [(max(ceil(-at - 1e-6), 0), min(floor(n*scale - at + 1e-6), out)) for n,out,scale,at in sides]
 
 # %% ../../nbs/data/09_frame_files.ipynb #7f4c226a
 @patch
+def _resized(self:ResizeCrop, x, how): # `(h w [c])` -> what `inside` shows of it, resampled
+    (y0,y1), (x0,x1) = self.inside()
+    ends = ((y0, self.top, 0), (x0, self.left, 1), (y1, self.top, 0), (x1, self.left, 1)) # in the frame's pixels:
+    top,left,bottom,right = (min(max((i + at)/self.scale[k], 0), self.size[k]) for i,at,k in ends)
+    if (bottom - top, right - left) == (y1 - y0, x1 - x0) and top % 1 == left % 1 == 0: # nothing to resample
+        return x[int(top):int(bottom), int(left):int(right)]
+    return np.array(Image.fromarray(x).resize((x1 - x0, y1 - y0), how, (left, top, right, bottom)))
+
+# %% ../../nbs/data/09_frame_files.ipynb #rc2picture
+@patch
 def picture(self:ResizeCrop,
-    pic:np.ndarray, # `(h w [c])`, uint8
+    pic:np.ndarray, # `(h w [c])`, uint8 or float32, this without channels
     how:int=Image.BILINEAR, # PIL's way of resampling
-    fill:str='edge', # what is filled up: see `crop`
+    fill:str='edge', # NumPy's way of padding: `edge`, or `constant` for zeros
 ) -> np.ndarray: # of the working size
-    "Resize and crop a picture"
-    if self.scaled != self.size: pic = np.array(Image.fromarray(pic).resize(self.scaled[::-1], how))
-    return self.crop(pic, fill)
+    "Resize and crop a picture, and fill it up where it is too small"
+    x = self._resized(pic, how)
+    pad = [(first, out - last) for (first,last),out in zip(self.inside(), self.out)]
+    return np.pad(x, [*pad, (0,0)][:x.ndim], mode=fill) if np.any(pad) else x
 
 # %% ../../nbs/data/09_frame_files.ipynb #2f66cbd7
 @patch
@@ -108,17 +119,24 @@ def labels(self:ResizeCrop,
     "Resize and crop labels, which are never blended"
     return self.picture(pic, Image.NEAREST, 'constant')
 
+# %% ../../nbs/data/09_frame_files.ipynb #rc2shift0
+@patch
+def _shift(self:ResizeCrop, to, n, side, k): # how far what stands still moves between two placements, `(n,)` pixels
+    here = np.arange(n) + .5
+    there = (here + getattr(self, side))/self.scale[k]*to.scale[k] - getattr(to, side)
+    return (there - here).astype(np.float32)
+
 # %% ../../nbs/data/09_frame_files.ipynb #921608c1
 @patch
 def flow(self:ResizeCrop,
     flow:np.ndarray, # `(h w 2)`, pixels
-) -> np.ndarray: # of the working size
-    "Resize and crop optical flow; its vectors scale with the picture"
-    if self.scaled == self.size: return self.crop(flow)
-    x = torch.from_numpy(flow).permute(2,0,1)[None] # (1 2 h w)
-    x = F.interpolate(x, self.scaled, mode='bilinear', align_corners=False)
-    scaled = x[0].permute(1,2,0) * torch.tensor(self.ratio()) # (h w 2)
-    return self.crop(scaled.numpy())
+) -> np.ndarray: # of the working size, in its pixels, to the frame before as that is placed
+    "Resize and crop optical flow; its vectors scale with the picture, and the change of placement is added"
+    x,y = (self.picture(np.ascontiguousarray(flow[...,k]), fill='constant') for k in (0, 1)) # (height width) each
+    to, (h,w) = self.previous, self.out
+    x,y = x*np.float32(to.scale[1]), y*np.float32(to.scale[0])
+    if to is not self: x,y = x + self._shift(to, w, 'left', 1), y + self._shift(to, h, 'top', 0)[:,None]
+    return np.stack([x, y], -1)
 
 # %% ../../nbs/data/09_frame_files.ipynb #a9021049
 @patch
@@ -127,11 +145,30 @@ def joints(self:ResizeCrop,
 ) -> np.ndarray: # the same in the cropped frame; zeros for those outside
     "Move joints along; those outside the crop count as not found"
     x,y,c = joints.T.astype(np.float64)
-    (rx,ry), (h,w) = self.ratio(), self.out
+    (ry,rx), (h,w) = self.scale, self.out
     x = (x + .5)*rx - .5 - self.left
     y = (y + .5)*ry - .5 - self.top
     seen = (c > 0) & (x > -.5) & (x < w-.5) & (y > -.5) & (y < h-.5)
     return (np.stack([x, y, c], 1)*seen[:,None]).astype(np.float32)
+
+# %% ../../nbs/data/09_frame_files.ipynb #39684d76
+@patch
+def back(self:ResizeCrop,
+    points:np.ndarray, # `(... 2)`: x, y in the placed frame
+) -> np.ndarray: # the same in the stored frame
+    "Where points of the placed frame come from"
+    return (points + np.array([self.left + .5, self.top + .5]))/np.array(self.scale[::-1]) - .5
+
+# %% ../../nbs/data/09_frame_files.ipynb #1332f93d
+@patch
+def on(self:ResizeCrop,
+    size:tuple[int,int], # height and width of the same picture at another scale
+) -> ResizeCrop:
+    "The same placement of a picture that is stored at another size"
+    there = copy(self)
+    there.size, there.previous = tuple(size), there
+    there.scale = tuple(s*old/new for s,old,new in zip(self.scale, self.size, size))
+    return there
 
 # %% ../../nbs/data/09_frame_files.ipynb #438ba68f
 def fit_cloth(

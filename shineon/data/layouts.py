@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'Frame', 'Video', 'Layout', 'find_layout', 'layout_root', 'listed_ids', 'dataset_videos', 'vvt_place',
-           'vvt_cloth', 'natural_order', 'vvt_videos', 'truth_files', 'vvt_photo', 'needed_files', 'check_videos',
-           'whole_videos', 'settle_forms', 'settle_flow', 'split_videos', 'read_tryon_list', 'random_pairs']
+           'vvt_cloth', 'natural_order', 'vvt_videos', 'truth_files', 'vvt_photo', 'check_source', 'needed_files',
+           'check_videos', 'whole_videos', 'settle_forms', 'settle_flow', 'split_videos', 'read_tryon_list',
+           'random_pairs']
 
 # %% ../../nbs/data/12_layouts.ipynb #94b2a8ca
 import csv, os, random, re
@@ -15,9 +16,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from ..core.errors import DataError, OptionError
 from ..core.files import read_limited, reading, regular_file
-from ..core.media import read_picture
+from ..core.media import frame_times, read_picture, read_video, video_info
 from ..core.registry import Registry
 from .formats import flow_mismatch
 from .frame_files import FILES
@@ -40,6 +44,7 @@ class Video:
     fault:DataError|None=None # what is wrong with it; `check_videos` raises it
     cloth_fault:DataError|None=None # why there is no photo of the garment worn
     forms:dict[str,str] = field(default_factory=dict) # kind -> the form its files have, where that is known
+    source:Path|None=None # the raw video that its frames come from; None: the frames are all there is
 
 # %% ../../nbs/data/12_layouts.ipynb #8431f27b
 def _no_truth(root, video, cloth): return []
@@ -231,12 +236,29 @@ def _frames(mode, folder, cloth, warp_cloth_dir): # of a video, in order
     remedy = 'Put STAMP_frame_NNN.png files there, or remove the folder'
     raise DataError('no frames of this video', folder, remedy)
 
+# %% ../../nbs/data/12_layouts.ipynb #33ff666d
+_video_endings = '.mp4', '.mov', '.m4v', '.mkv', '.webm', '.avi', '.mpg', '.mpeg', '.ts', '.wmv', '.flv', '.gif'
+
+def _sources(mode): # folder of `train` or `test` -> id -> names of its raw videos
+    found = {}
+    for stem,ending in map(os.path.splitext, _listed(mode/f'{mode.name}_videos')):
+        if ending.lower() in _video_endings: found.setdefault(stem, []).append(stem + ending)
+    return found
+
+# %% ../../nbs/data/12_layouts.ipynb #78a8f769
+def _source(names, mode): # of a video -> its path, or None
+    folder = mode/f'{mode.name}_videos'
+    if len(names) > 1: raise DataError(f'two files of one name, {names[0]} and {names[1]}', folder, 'Remove one')
+    return folder/names[0] if names else None
+
 # %% ../../nbs/data/12_layouts.ipynb #0893086d
-def _video(root, mode, folder, warp_cloth_dir): # with a fault where files are missing
+def _video(root, mode, folder, warp_cloth_dir, sources): # with a fault where files are missing
     video = Video(folder.name, root/vvt_cloth(folder.name), []) # as long as no photo is found
     try: video.cloth = _product_photo(root, folder.name)
     except DataError as e: video.cloth_fault = e
-    try: video.frames = _frames(mode, folder, video.cloth, warp_cloth_dir)
+    try:
+        video.frames = _frames(mode, folder, video.cloth, warp_cloth_dir)
+        video.source = _source(sources.get(folder.name, []), mode)
     except DataError as e: video.fault = e
     return video
 
@@ -254,7 +276,8 @@ def vvt_videos(
     if not os.path.isdir(root): raise DataError('no such folder', root, hint)
     folders = _folders(frames, hint)
     if not folders: raise DataError('no videos in this folder', frames, hint)
-    return [_video(root, mode, folder, warp_cloth_dir) for folder in folders]
+    sources = _sources(mode)
+    return [_video(root, mode, folder, warp_cloth_dir, sources) for folder in folders]
 
 # %% ../../nbs/data/12_layouts.ipynb #22ffe617
 def truth_files(
@@ -293,6 +316,26 @@ def vvt_photo(
 
 # %% ../../nbs/data/12_layouts.ipynb #de011219
 LAYOUTS.add(Layout('vvt', vvt_videos, _is_vvt, 'vvt_dataroot', truth_files, _vvt_true_folders, vvt_photo))
+
+# %% ../../nbs/data/12_layouts.ipynb #23da6a76
+def check_source(
+    video:Video, # with a `source`
+    most:float=25., # mean difference that thumbnails of the first frame may have, of 255
+) -> tuple[int,int]: # height and width of the raw video
+    "`DataError` for a raw video whose frames are not those of the data set"
+    picture = read_picture(video.frames[0].files['image'])
+    facts, (h,w), do = video_info(video.source), picture.shape[:2], 'Make the frames from this video, or remove it'
+    H,W = facts['height'], facts['width']
+    n = len(frame_times(video.source))
+    if n != len(video.frames):
+        raise DataError(f'this video has {n} frames, and its data set {len(video.frames)}', video.source, do)
+    if min(abs(w - W*h/H), abs(h - H*w/W)) > 1:
+        raise DataError(f'this video is {W}x{H}, and its frames {w}x{h}, of another shape', video.source, do)
+    small = [np.array(Image.fromarray(p).resize((24, 32), Image.BOX), np.float32)
+             for p in (picture, next(read_video(video.source)))]
+    off = np.abs(small[0] - small[1]).mean()
+    if off > most: raise DataError(f'the first frame of this video shows something else ({off:.0f} of 255 off)', video.source, do)
+    return H, W
 
 # %% ../../nbs/data/12_layouts.ipynb #b0e998aa
 def _refuse_unknown(option, names, of): # inputs that an option names

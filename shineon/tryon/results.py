@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core.errors import DataError, OptionError, inside
 from ..core.files import files_in, hold, lock_beside, read_limited, release
-from ..core.media import fan_out, write_png, write_video
+from ..core.media import fan_out, write_like, write_png, write_video
 from ..core.ops import to_uint8
 from ..core.run_folder import write_json
 from ..data.layouts import Video
@@ -100,7 +100,8 @@ def save_result(
     video:Video, # who was dressed
     cloth:Path, # product photo that was tried on
     out_fmt:list[str]=('mp4',), # any of `png`, `mp4`, `gif`
-    fps:float=25, # frames a second
+    fps:float=25, # frames a second, where `source` does not say it
+    source:Path|None=None, # raw video of the frames: an mp4 gets its times, colour tags and sound
 ) -> list[Path]: # the files, or for `png` their folder
     "Write a try-on as frames, mp4 or gif"
     check_formats(out_fmt)
@@ -110,10 +111,12 @@ def save_result(
     for fmt in out_fmt:
         path = out if fmt == 'png' else out/f'{Path(cloth).stem}.{fmt}'
         if fmt == 'png': write = partial(_write_frames, folder, video, cloth)
+        elif fmt == 'mp4' and source: write = partial(write_like, path, source=source)
         else: write = partial(write_video, path, fps=fps)
         files.append(path)
         writers.append(write)
-    fan_out(pictures, writers)
+    for said in fan_out(pictures, writers):
+        for line in said or (): print(f'{video.id}: {line}', flush=True) # what could not be kept
     return files
 
 # %% ../../nbs/tryon/52_results.ipynb #ccc372e5
