@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..core.archives import check_archive
 from ..core.errors import CheckpointError
-from .metrics import METRICS, Features, Metric, same_shape
+from .metrics import METRICS, Features, Metric, in_region, same_shape
 from .protocols import Weights, load_arrays, load_tensors
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.image.kid import poly_mmd
@@ -69,8 +69,12 @@ def lpips(
     b:Tensor, # true pictures, `(b 3 h w)`
     network:nn.Module, # from `lpips_network`
     size:int=0, # resize to a square of this side; 0: as they are
-) -> Tensor: # `(b)`, 0 where equal
+    region:Tensor|None=None, # outside it nothing differs, `(b 1 h w)`, 1 or 0; then the distance per share of the frame
+) -> Tensor: # `(b)`, 0 where equal; NaN where the region is empty
     "Perceptual distance of each pair"
+    if region is not None:
+        a = torch.where(region > .5, a, b)
+        return lpips(a, b, network, size) / region.mean((1,2,3))
     a,b = same_shape(a, b)
     if size: a,b = (F.interpolate(x, (size,size), mode='bilinear', antialias=True) for x in (a,b))
     return network(a.clamp(-1, 1), b.clamp(-1, 1)).flatten()
@@ -367,8 +371,10 @@ def kernel_distance(
 # %% ../../nbs/evaluate/62_networks.ipynb #e47a676b
 _pairs = dict(better='lower', function=lpips, settings=dict(size='lpips_size'))
 METRICS.add(Metric('lpips', 'LPIPS', 'lower', usual=True, stands_for='lpips_{lpips_net}'))
+METRICS.add(Metric('lpips_region', 'LPIPS (region)', 'lower', part='region', stands_for='lpips_{lpips_net}_region'))
 for _net in ('alex', 'vgg', 'squeeze'):
     METRICS.add(Metric(f'lpips_{_net}', f'LPIPS ({_net})', network=_net, load=partial(lpips_network, _net), **_pairs))
+    METRICS.add(in_region(METRICS[f'lpips_{_net}']))
 
 # %% ../../nbs/evaluate/62_networks.ipynb #e18594a3
 _sets = dict(better='lower', function=frechet_distance, needs=('result_set', 'true_set'))

@@ -24,8 +24,8 @@ from ..core.text import html_text, short_text, visible
 from ..data.layouts import find_layout
 from .measure import find_truth, find_videos, match_frames, match_truth, read_frames
 from .metrics import METRICS
-from .tables import (check_comparable, difference_rows, differences, metric_names, table_files,
-                                     table_rows, write_tables)
+from .tables import (check_comparable, difference_rows, differences, lacking_lines, metric_names,
+                                     region_notes, table_files, table_rows, write_tables)
 
 # %% ../../nbs/evaluate/65_page.ipynb #c4fed16c
 def _panels(metrics, width, height): # three in a row -> figure, pairs of metric and axes
@@ -266,8 +266,7 @@ pre { background: #f6f6f6; padding: 1em; overflow: auto; font-size: 12px }
 def _notes(named): # what to know of the figures: a line once, with the methods it is about
     lines = {}
     for n,r in named.items():
-        lacking = [f'{m} not computed: {why}' for m,why in r['not_computed'].items()]
-        for line in r['problems'] + lacking: lines.setdefault(line, []).append(n)
+        for line in r['problems'] + lacking_lines(r['not_computed']): lines.setdefault(line, []).append(n)
     for line,methods in lines.items():
         about = '' if len(methods) == len(named) else f'{", ".join(methods)}: '
         yield f'<p class="note">{html_text(about + line)}</p>'
@@ -352,7 +351,8 @@ def compare_report(
     with replacing_folder(out, report_files, 'report') as new:
         write_tables(new, named)
         write_json(new/'differences.json', dict(differences=decided))
-        parts = [f'<h1>{title}</h1>', table, *_notes(named), *_intervals(decided)]
+        about = [f'<p>{html_text(line)}</p>' for line in region_notes(named)]
+        parts = [f'<h1>{title}</h1>', table, *about, *_notes(named), *_intervals(decided)]
         parts += ['<h2>Spread</h2>', _inline(box_plots(named)), *_cases(side, named, n_cases)]
         parts += [*_videos(side, named, new, fps, n_videos, log), *_protocol(named)]
         (new/'index.html').write_text(_document(title, parts), encoding='utf8')

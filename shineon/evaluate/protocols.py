@@ -278,7 +278,10 @@ def record(
     **counts, # videos, frames, clips, flow, ...
 ) -> dict: # plain values
     "Everything behind the figures of an evaluation"
+    metrics = list(metrics)
     scales = {m.name: m.value_range for m in metrics}
+    pixels = {m.name: m.part or 'whole frame' for m in metrics}
     weights = {k: w.facts() for k,w in (networks or {}).items()}
     about = dict(python=platform.python_version(), packages=_versions())
-    return asdict(protocol) | dict(value_range=scales, networks=weights, metrics=list(scales)) | counts | about
+    looked_at = dict(value_range=scales, pixels=pixels, networks=weights, metrics=list(scales))
+    return asdict(protocol) | looked_at | counts | about

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['table_files', 'read_result', 'metric_names', 'check_comparable', 'table_rows', 'aligned', 'text_table',
-           'markdown_lines', 'markdown_table', 'latex_table', 'write_tables', 'paired_bootstrap', 'paired_values',
-           'differences', 'difference_rows']
+           'markdown_lines', 'markdown_table', 'latex_table', 'lacking_lines', 'region_notes', 'write_tables',
+           'paired_bootstrap', 'paired_values', 'differences', 'difference_rows']
 
 # %% ../../nbs/evaluate/64_tables.ipynb #6f351500
 import csv, io, json, math
@@ -33,6 +33,7 @@ def _is_video(d): # are these the figures of a video?
     if not _all(list, [names, d['missing'], d['extra'], *by_metric.values()]): return False
     if not _all(str, names) or not _all(_number, [d['frames'], *d['mean'].values()]): return False
     if not d['mean'].keys() <= by_metric.keys(): return False
+    if 'region' in d and not isinstance(d['region']['sha256'], str): return False
     return all(len(v) == len(names) and _all(_number, v) for v in by_metric.values())
 
 # %% ../../nbs/evaluate/64_tables.ipynb #d7c92d11
@@ -40,8 +41,9 @@ def _is_result(r): # of an evaluation? An error of any kind where parts are miss
     protocol, problems, lacking = r['protocol'], r.get('problems', []), r.get('not_computed', {})
     hashes = [o['sha256'] for o in protocol['networks'].values()]
     texts = [*hashes, *protocol['value_range'].values(), *problems, *lacking.values()]
+    share = protocol['regions']['share'] if 'regions' in protocol else 0.
     plain = isinstance(problems, list) and _all(str, texts) and _all(_number, r['summary'].values())
-    return plain and all(map(_is_video, r['videos'].values()))
+    return plain and isinstance(share, (int, float)) and all(map(_is_video, r['videos'].values()))
 
 # %% ../../nbs/evaluate/64_tables.ipynb #1d33d8f9
 def read_result(
@@ -64,7 +66,7 @@ def metric_names(
 
 # %% ../../nbs/evaluate/64_tables.ipynb #4ba9906e
 _incidental = ('packages', 'python', 'seconds', 'videos', 'frames', 'counted', 'metrics', 'resized_frames',
-               'optical_flow', 'networks', 'value_range')
+               'optical_flow', 'networks', 'value_range', 'pixels', 'regions')
 
 # %% ../../nbs/evaluate/64_tables.ipynb #5aa20801
 def _conventions(result): # what figures on one scale have in common, as far as both have it
@@ -155,6 +157,34 @@ def latex_table(
     begin = rf'\begin{{tabular}}{{{columns}}}'
     lines = [begin, r'\toprule', head, r'\midrule', *rows, r'\bottomrule', r'\end{tabular}']
     return '\n'.join(lines) + '\n'
+
+# %% ../../nbs/evaluate/64_tables.ipynb #5cca44fe
+def lacking_lines(
+    not_computed:dict[str,str], # reason by metric
+) -> list[str]: # a line a reason
+    "Which metrics were not computed, and why"
+    reasons = {}
+    for m,why in not_computed.items(): reasons.setdefault(why, []).append(m)
+    return [f'{", ".join(metrics)} not computed: {why}' for why,metrics in reasons.items()]
+
+# %% ../../nbs/evaluate/64_tables.ipynb #4d083144
+def _region_hashes(result): # by video
+    return {k: d['region']['sha256'] for k,d in result['videos'].items() if 'region' in d}
+
+# %% ../../nbs/evaluate/64_tables.ipynb #33804ce3
+def region_notes(
+    named:dict[str,dict], # results by method
+) -> list[str]: # lines; none where no region was looked at
+    "How much of the frame the regions are, and whether all methods were measured on the same ones"
+    regions = {n: r['protocol']['regions'] for n,r in named.items() if 'regions' in r['protocol']}
+    shares = {n: f'{r["share"]:.1%} of the frame' for n,r in regions.items()}
+    alike = len(set(shares.values())) == 1
+    notes = [f'(region): pixels that were made, {next(iter(shares.values()))}'] if alike else \
+        [f'(region): pixels that were made, of {visible(n)} {share}' for n,share in shares.items()]
+    first, *others = [_region_hashes(named[n]) for n in regions] or [{}]
+    if any(first[k] != h[k] for h in others for k in first.keys() & h.keys()):
+        notes.append('these methods were measured on regions of their own: give all the same with --regions FOLDER')
+    return notes
 
 # %% ../../nbs/evaluate/64_tables.ipynb #2c1732d8
 def _in_short(result): # without its videos
