@@ -2863,7 +2863,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'shineon/tryon/compose.py'),
                                        'shineon.tryon.compose.why_unchanged': ( 'tryon/compose.html#why_unchanged',
                                                                                 'shineon/tryon/compose.py'),
-                                       'shineon.tryon.compose.with_region': ('tryon/compose.html#with_region', 'shineon/tryon/compose.py')},
+                                       'shineon.tryon.compose.with_masked': ('tryon/compose.html#with_masked', 'shineon/tryon/compose.py')},
             'shineon.tryon.dress': { 'shineon.tryon.dress._bent': ('tryon/dress.html#_bent', 'shineon/tryon/dress.py'),
                                      'shineon.tryon.dress._dilated': ('tryon/dress.html#_dilated', 'shineon/tryon/dress.py'),
                                      'shineon.tryon.dress.bent_frames': ('tryon/dress.html#bent_frames', 'shineon/tryon/dress.py'),

@@ -68,8 +68,9 @@ def read_truth(
     pic = read_picture(picture)
     place = reader.place(pic.shape[:2], picture)
     placed = to_tensor(place.picture(pic)[None]).to(device)
-    if place.scaled != place.size: return Truth(placed, None) # the grid belongs to the size it was drawn at
-    g = np.ascontiguousarray(place.crop(read_grid(grid)))
+    moved = place.scale != (1, 1) or place.top % 1 or place.left % 1
+    if moved: return Truth(placed, None) # the grid belongs to the pixels it was drawn at
+    g = np.ascontiguousarray(place.picture(read_grid(grid), fill='constant'))
     return Truth(placed, torch.from_numpy(g)[None].to(device))
 
 # %% ../../nbs/tryon/53_methods.ipynb #e2d9023e

@@ -18,7 +18,7 @@ from ..core.errors import at_least
 from ..data.labels import INPUTS, inputs_of, lip_ids
 from ..data.represent import isin
 from ..models.warp import warp
-from .compose import region_of, with_region
+from .compose import region_of, with_masked
 
 # %% ../../nbs/tryon/55_steady.ipynb #bae844e4
 def time_weights(
@@ -122,7 +122,7 @@ def _steadied(near, at, sigma): # a frame among its neighbours, from `_linked`
         frame = with_grid(frame, _mean([f['grid'] for f in frames[begin:stop]], at - begin, sigma))
     if region_of(frame) is None or end == first + 1: return frame
     known = [region_of(f) for f in frames[first:end]]
-    return with_region(frame, steady_region(known, at - first, sigma, frame.get('parse')))
+    return with_masked(frame, steady_region(known, at - first, sigma, frame.get('parse')))
 
 # %% ../../nbs/tryon/55_steady.ipynb #3ad1883e
 def steady_frames(
