@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 
-from ..core.errors import at_least
+from ..core.errors import DataError, at_least
 from ..core.media import read_picture
 from .augment import Augment, Augmentation
 from .cache import Recent, VideoCache
@@ -86,10 +86,11 @@ def __call__(self:ClipReader,
     n:int=1, # frames of the clip
     cloth:Path|None=None, # product photo of another garment to try on; the video's own when not given
     change:Augmentation|None=None, # what happens to all frames and the garment
+    places:list[ResizeCrop]|None=None, # how each frame of the video is placed, see `place` and `frame_person`
 ) -> dict: # tensors `(n c h w)`, and the names `video` and `frame`
     "The clip of `n` frames that ends at frame `last`, zeros where that is before the video's start"
     numbers = range(max(last+1-n, 0), last+1)
-    arrays = self._arrays(video, numbers, cloth or video.cloth)
+    arrays = self._arrays(video, numbers, cloth or video.cloth, places)
     if change: arrays = change.apply(arrays)
     parts = self._person(arrays) | self._cloth(arrays, len(numbers))
     parts['valid'] = torch.ones(len(numbers), 1, 1, 1)
@@ -104,10 +105,11 @@ def _kinds_of(self:ClipReader, video, numbers): # entries of a person's files, o
 
 # %% ../../nbs/data/13_clips.ipynb #6563b2f7
 @patch
-def _frame(self:ClipReader, video, i, kinds): # number of a frame, entries of `FILES` -> kind of file -> array `(h w c)`
+def _frame(self:ClipReader, video, i, kinds, places=None): # number, entries of `FILES` -> kind of file -> array `(h w c)`
     files = video.frames[i].files
     image = read_picture(files['image'])
-    crop = self.place(image.shape[:2], files['image'])
+    crop = places[i] if places else self.place(image.shape[:2], files['image'])
+    if crop.size != image.shape[:2]: raise DataError('this frame was placed for another size', files['image'])
     arrays = dict(image=crop.picture(image))
     for kind in kinds:
         form = video.forms.get(kind.name, '')
@@ -135,12 +137,12 @@ def _packed(self:ClipReader, video, numbers): # the same as `_arrays`, from the 
 
 # %% ../../nbs/data/13_clips.ipynb #08ad7374
 @patch
-def _arrays(self:ClipReader, video, numbers, photo): # kind of file -> `(n h w c)`, of the garment `(1 h w c)`
-    arrays = self._packed(video, numbers)
+def _arrays(self:ClipReader, video, numbers, photo, places): # kind of file -> `(n h w c)`, of the garment `(1 h w c)`
+    arrays = None if places else self._packed(video, numbers)
     if arrays and photo == video.cloth: return arrays
     if not arrays:
         kinds = self._kinds_of(video, numbers)
-        frames = [self._frame(video, i, kinds) for i in numbers]
+        frames = [self._frame(video, i, kinds, places) for i in numbers]
         arrays = {k: np.stack([f[k] for f in frames]) for k in frames[0]}
     return arrays | {k: a[None] for k,a in self._photos(photo).items()}
 

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['name_networks', 'untrained', 'Truth', 'read_truth', 'warp_sample', 'MethodFrames', 'dress_methods', 'Tally',
-           'MethodFolders', 'SheetRows']
+           'NetworkSize', 'MethodFolders', 'SheetRows']
 
 # %% ../../nbs/tryon/53_methods.ipynb #8c2c73d3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import chain, count
+from dataclasses import dataclass, field
+from itertools import chain, count, repeat
 from pathlib import Path
 
 import numpy as np, torch
@@ -21,9 +21,11 @@ from ..core.files import file_name
 from ..core.media import read_grid, read_picture
 from ..core.ops import to_tensor, to_uint8
 from ..data.clips import ClipReader
+from ..data.frame_files import ResizeCrop
 from ..data.layouts import Video
 from .compose import region_of, why_unchanged
-from .dress import bent_frames, draw_frame, paste
+from .dress import bent_frames, draw_frame, pasted
+from .own_size import OwnSize
 from .results import save_result, write_frame, write_region
 
 # %% ../../nbs/tryon/53_methods.ipynb #1ee68114
@@ -63,10 +65,11 @@ def read_truth(
     grid:Path, # true sampling grid, `.npy`
     reader:ClipReader, # gives working size and scale
     device:str|torch.device='cpu', # where it goes
+    place:ResizeCrop|None=None, # how the frame is placed; as the reader does when not given
 ) -> Truth:
     "A true frame as the reader would place it"
     pic = read_picture(picture)
-    place = reader.place(pic.shape[:2], picture)
+    place = place or reader.place(pic.shape[:2], picture)
     placed = to_tensor(place.picture(pic)[None]).to(device)
     moved = place.scale != (1, 1) or place.top % 1 or place.left % 1
     if moved: return Truth(placed, None) # the grid belongs to the pixels it was drawn at
@@ -91,6 +94,7 @@ class MethodFrames:
     frame:dict # inputs and outputs of the first network, `(1 1 c h w)` each
     made:dict[str,Tensor] # picture of each method, `(1 3 h w)` in [-1, 1]
     truth:Truth|None # where it is known
+    drawn:dict[str,dict]=field(default_factory=dict) # inputs and outputs of each method, `(1 1 c h w)` each
     region:Tensor|None=None # where anything may change, `(1 1 h w)`, 0 or 1, where it is known
     unchanged:str='' # why the frame was left as it is; empty: it was not
     others:bool=False # are there other persons, who were left as they are?
@@ -98,12 +102,13 @@ class MethodFrames:
 # %% ../../nbs/tryon/53_methods.ipynb #38acb7cd
 def _method_frames(i, frame, outs, networks, truth, category): # number, inputs, outputs by method
     first, region = next(iter(outs.values())), region_of(frame)
-    pasted = {} if region is None else dict(paste=paste(frame, category))
-    results = {n: outs[n]['result'] for n in networks} # a warp gives no picture of a person
-    made = {n: x[:,-1].clamp(-1, 1) for n,x in {**pasted, **results}.items()}
+    plainest = {} if region is None else dict(paste=pasted(frame, category))
+    drawn = {n: frame | out for n,out in {**plainest, **outs}.items()}
+    shown = [*plainest, *networks] # a warp gives no picture of a person
+    made = {n: drawn[n]['result'][:,-1].clamp(-1, 1) for n in shown}
     others = 'others' in frame and bool(frame['others'].any())
     region = region if region is None else region[:,-1]
-    return MethodFrames(i, frame | first, made, truth, region, why_unchanged(frame), others)
+    return MethodFrames(i, frame | first, made, truth, drawn, region, why_unchanged(frame), others)
 
 # %% ../../nbs/tryon/53_methods.ipynb #7dfd1eba
 def dress_methods(
@@ -117,13 +122,14 @@ def dress_methods(
     share:Callable=lambda module: module, # what this thread uses for a network
     keep_person:bool=False, # compose also pictures of networks that were not trained to keep the person
     steady:float=1.5, # smooth grids and regions over time: sigma of the window, in frames; 0: off
+    places:list[ResizeCrop]|None=None, # how each frame is placed; as the reader does when not given
 ) -> Iterator[MethodFrames]:
     "Dress a video with several networks at the same time"
     drawn, pasts = {n: share(m) for n,m in networks.items()} or dict(warp=None), {}
-    for i,frame in enumerate(bent_frames(video, reader, share(warp), cloth, device, steady)):
+    for i,frame in enumerate(bent_frames(video, reader, share(warp), cloth, device, steady, places)):
         outs = {}
         for n,m in drawn.items(): outs[n], pasts[n] = draw_frame(frame, m, pasts.get(n), keep_person)
-        true = read_truth(*truth[i], reader, device) if truth else None
+        true = read_truth(*truth[i], reader, device, places and places[i]) if truth else None
         yield _method_frames(i, frame, outs, networks, true, reader.options['category'])
 
 # %% ../../nbs/tryon/53_methods.ipynb #11c9e47a
@@ -146,6 +152,25 @@ def __str__(self:Tally): # one line; empty where there is nothing to say
     parts = [f'unchanged: {n} ({why})' for why,n in self.unchanged.items()]
     parts += [f'with other persons, left as they are: {self.others}']*(self.others > 0)
     return f'frames {", ".join(parts)}' if parts else ''
+
+# %% ../../nbs/tryon/53_methods.ipynb #e6a52715
+class NetworkSize:
+    "Frames as large as the networks': what `OwnSize` does, without a source"
+    def sources(self): return repeat(None)
+
+    def picture(self,
+        d:MethodFrames, # a frame
+        method:str, # its name
+        source:None, # not needed
+    ) -> np.ndarray: # `(h w 3)`, uint8
+        "What a method made"
+        return to_uint8(d.drawn[method]['result'][0,-1])
+
+    def region(self,
+        d:MethodFrames, # a frame
+    ) -> np.ndarray: # `(h w)`, uint8: 255 inside, 0 outside
+        "Where it may have changed"
+        return to_uint8(2*d.region[0] - 1)[...,0]
 
 # %% ../../nbs/tryon/53_methods.ipynb #166a0faf
 class MethodFolders:
@@ -181,17 +206,19 @@ def save(self:MethodFolders,
     video:Video, # who was dressed
     cloth:Path, # product photo
     out_fmt:list[str]=('mp4',), # any of `png`, `mp4`, `gif`; frames are written in any case when methods are compared
-    fps:float=25, # frames a second
+    fps:float=25, # frames a second, where the video does not say it
+    own:OwnSize|None=None, # puts frames back into the video; else they are as large as the networks'
 ) -> list[Path]: # files of the first method, or for `png` their folder
     "Write the frames of all methods while they are made, and the region of each frame beside them"
     others = lambda d: (n for n in d.made if n != self.first) if self.apart else ()
+    full = own or NetworkSize()
     def pictures():
-        for d in dressed:
-            if self.first and d.region is not None: write_region(self.results, video, d.number, d.region)
-            for n in others(d): write_frame(self.of(n), video, cloth, d.number, to_uint8(d.made[n][0]))
-            yield to_uint8(d.frame['result'][0,-1])
+        for d,source in zip(dressed, full.sources()):
+            if self.first and d.region is not None: write_region(self.results, video, d.number, full.region(d))
+            for n in others(d): write_frame(self.of(n), video, cloth, d.number, full.picture(d, n, source))
+            yield full.picture(d, self.first or 'warp', source)
     wanted = [*out_fmt, *['png']*(self.apart and 'png' not in out_fmt)]
-    return save_result(pictures(), self.of(self.first), video, cloth, wanted, fps)
+    return save_result(pictures(), self.of(self.first), video, cloth, wanted, fps, video.source)
 
 # %% ../../nbs/tryon/53_methods.ipynb #e8677b4b
 class SheetRows:

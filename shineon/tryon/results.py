@@ -13,12 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from ..core.errors import DataError, OptionError, inside
 from ..core.files import files_in, hold, lock_beside, read_limited, release
 from ..core.media import fan_out, write_like, write_png, write_video
-from ..core.ops import to_uint8
 from ..core.run_folder import write_json
 from ..data.layouts import Video
 
@@ -87,11 +85,11 @@ def write_region(
     results:Path, # folder of the run's results
     video:Video, # whose frames
     i:int, # number of the frame
-    region:Tensor, # `(1 1 h w)`, 0 or 1
+    region:np.ndarray, # `(h w)`, uint8: 255 inside, 0 outside
 ):
     "Write the region of a frame, unless it is there already"
     path = inside(results/_regions, video.id)/f'{Path(video.frames[i].name).stem}.png'
-    if not path.exists(): write_png(path, to_uint8(2*region[0] - 1)[...,0])
+    if not path.exists(): write_png(path, region)
 
 # %% ../../nbs/tryon/52_results.ipynb #d9ce5b46
 def save_result(
