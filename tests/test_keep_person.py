@@ -4,13 +4,14 @@ import json, shutil
 import numpy as np, pytest, torch
 from PIL import Image
 from shineon.cli.main import main
-from shineon.core.media import read_picture, write_flo
+from shineon.core.media import read_picture, read_video, video_info, write_flo, write_video
 from shineon.core.ops import identity_grid
 from shineon.data.labels import LIP
 from shineon.data.layouts import read_tryon_list, vvt_videos
 from shineon.models.files import save_model
 from shineon.models.networks import NETWORKS
 from shineon.models.warp import warp
+from shineon.sample.dataset import make_sample
 from shineon.tryon.dress import bent_frames, dress, paste, tryon_reader
 from shineon.tryon.methods import dress_methods
 
@@ -52,14 +53,14 @@ def tryon(vvt, files, in_process, monkeypatch, tmp_path, capfd):
 
 def pairs_of(root): return read_tryon_list(root/'tryon_list.csv', vvt_videos(root, 'test'), root)
 
-def untouched(folder, root):
+def untouched(folder, root, size=(128, 64)):
     "Compare each result with its source frame outside the region; the share of pixels inside that changed"
     changed = []
     for cloth,video in pairs_of(root):
         for f in video.frames:
             stem = f.name.rpartition('.')[0]
             region = read_picture(folder/'regions'/video.id/f'{stem}.png', 'L')
-            assert set(np.unique(region)) <= {0, 255} and region.shape == (128, 64)
+            assert set(np.unique(region)) <= {0, 255} and region.shape == size
             source, made = read_picture(f.files['image']), read_picture(folder/video.id/f'{cloth.name}.FOR.{stem}.png')
             differs = (made != source).any(-1)
             assert not differs[region == 0].any(), f.name
@@ -116,6 +117,75 @@ def test_a_video_called_regions(tryon, broken, files):
     cloth, video = pairs_of(broken)[0]
     video.id = 'Regions'
     with pytest.raises(DataError, match='results have a file of this name'): distinct_pairs([(cloth, video)])
+
+# the video's own size
+
+@pytest.fixture(scope='module')
+def large(tmp_path_factory):
+    "A sample set of frames twice as large as the networks'"
+    root = tmp_path_factory.mktemp('large')/'vvt'
+    return make_sample(root, n_train=1, n_test=2, n_frames=4, height=256, width=128, seed=1)
+
+@pytest.mark.parametrize('network', ['unet', 'sams', 'plain'])
+def test_own_size(network, tryon, large, tmp_path):
+    more = ['--out_size', 'source'] if network == 'plain' else [] # the others keep the person
+    status, _, said = tryon(network, '--out_fmt', 'png', 'mp4', *more, root=large)
+    assert status == 0, said
+    assert untouched(tmp_path/'test_results'/'dressed', large, (256, 128)) > .5
+    for film in (tmp_path/'test_results'/'dressed').glob('*/*.mp4'):
+        assert (video_info(film)['height'], video_info(film)['width']) == (256, 128)
+
+def test_network_size(tryon, large, tmp_path):
+    assert tryon('unet', '--out_fmt', 'png', '--out_size', 'network', root=large)[0] == 0
+    assert {read_picture(p).shape[:2] for p in (tmp_path/'test_results'/'dressed').glob('*/*.png')} == {(128, 64)}
+    for more in (['--keep_person', 'never'], ['--out_size', 'huge']):
+        status, _, said = tryon('unet', '--out_size', 'source', *more, root=large, name='refused')
+        assert status == 2 and '--out_size' in said or 'Choose from auto, source, network' in said
+
+def test_every_method_at_its_own_size(tryon, files, large, tmp_path):
+    assert tryon('unet', '--compare', files['sams'], root=large)[0] == 0
+    folder = tmp_path/'test_results'/'dressed'
+    for method in ('paste', 'UNetMask', 'SamsGenerator'):
+        (folder/method/'regions').symlink_to(folder/'regions')
+        assert untouched(folder/method, large, (256, 128)) > .05
+
+def test_framed_as_in_training(networks, tryon, files, large, tmp_path):
+    "A network of close views sees close views, and its results lie where the person is"
+    close = dict(neck=[.5, .3], hips=[.5, .75])
+    save_model(files['unet'].with_name('framed.pt'), networks['unet'], options=dict(framing=close))
+    files = files | dict(framed=files['unet'].with_name('framed.pt'))
+    def dressed(name, *more): # -> what was said, and a region
+        more = ['--checkpoint', files['framed'], '--out_fmt', 'png', *more]
+        status, figures, said = tryon('unet', *more, root=large, name=name)
+        assert status == 0, said
+        assert untouched(tmp_path/'test_results'/name, large, (256, 128)) > .5
+        return said, read_picture(next((tmp_path/'test_results'/name/'regions').rglob('*.png')), 'L')
+    said, region = dressed('close')
+    assert 'videos framed as in the training data: 2 of 2' in said
+    assert 'framed' not in dressed('usual', '--framing', 'off')[0]
+    assert region[0].max() == 0 and region.any() # the region lies in the frame, at its size
+
+def test_a_raw_video(tryon, large, tmp_path):
+    "Its times, its size, its frames: the set's own are half as large"
+    root = tmp_path/'vvt'
+    shutil.copytree(large, root)
+    cloth, video = pairs_of(root)[0]
+    pictures = [np.array(Image.open(f.files['image']).resize((256, 512), Image.BICUBIC)) for f in video.frames]
+    write_video(root/'test'/'test_videos'/f'{video.id}.mp4', pictures, fps=10)
+    (root/'tryon_list.csv').write_text(f'{cloth},{video.id}\n')
+    status, figures, said = tryon('unet', '--out_fmt', 'png', 'mp4', root=root)
+    assert status == 0, said
+    folder = tmp_path/'test_results'/'dressed'
+    film, = folder.glob('*/*.mp4')
+    info = video_info(film)
+    assert (info['height'], info['width'], info['fps']) == (512, 256, pytest.approx(10))
+    sources = read_video(root/'test'/'test_videos'/f'{video.id}.mp4')
+    for f,source in zip(video.frames, sources, strict=True):
+        stem = f.name.rpartition('.')[0]
+        region = read_picture(folder/'regions'/video.id/f'{stem}.png', 'L')
+        made = read_picture(folder/video.id/f'{cloth.name}.FOR.{stem}.png')
+        assert region.shape == (512, 256) and np.array_equal(made[region == 0], source[region == 0])
+        assert (made != source)[region > 0].mean() > .5
 
 # the plainest try-on
 
@@ -270,11 +340,15 @@ def test_two_persons(tryon, broken, tmp_path):
     assert (halves[:,1-dressed] < .05*halves[:,dressed]).all() # one of them, and the same one all along
 
 def test_frames_of_another_size(tryon, broken, tmp_path):
-    "Each is fitted into the network's size"
-    video = pairs_of(broken)[0][1]
+    "At its own size the video is refused in one line, the others are dressed; at the network's each frame is fitted"
+    pairs = pairs_of(broken)
+    video = pairs[0][1]
     other_size(broken, video, 2)
     status, figures, said = tryon('unet', '--out_fmt', 'png', 'mp4', root=broken)
-    assert status == 0 and not figures['failed'], said
+    assert status == 2 and 'frames of several sizes in one video, 64x128 and 128x256' in said
+    assert figures['try_ons'] == sum(v.id != video.id for _,v in pairs) > 0
+    status, figures, said = tryon('unet', '--out_fmt', 'png', 'mp4', '--out_size', 'network', root=broken, name='fitted')
+    assert status == 0 and figures['try_ons'] == len(pairs), said
 
 def test_without_parse(tryon, broken, files, tmp_path):
     "Networks that need no parse go on without; nothing is composed or pasted, and this is said"
