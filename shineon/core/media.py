@@ -332,9 +332,11 @@ def _facts(path): # what a video says about itself; its first frame is decoded, 
         tags = dict(colorspace=c.colorspace, color_primaries=c.color_primaries, color_trc=c.color_trc,
                     color_range=2 if full else c.color_range)
         known = s.frames if s.frames <= min(os.path.getsize(path), _most_frames) else 0
-        return dict(fps=float(s.average_rate or 0), height=w if turn[1] else h, width=h if turn[1] else w, frames=known,
-                    rate=s.average_rate, base=s.time_base, start=Fraction(file.start_time or 0, 10**6), tags=_bt709 if not c.format or _has_rgb(c.format) else tags,
-                    matrix_size=(h, w), shape=s.sample_aspect_ratio, on_side=bool(turn[1]))
+        height,width = (w,h) if turn[1] else (h,w)
+        if not c.format or _has_rgb(c.format): tags = _bt709
+        return dict(fps=float(s.average_rate or 0), height=height, width=width, frames=known, rate=s.average_rate,
+                    base=s.time_base, start=Fraction(file.start_time or 0, 10**6), tags=tags, stored=(h, w),
+                    pixel=s.sample_aspect_ratio, on_side=bool(turn[1]))
 
 # %% ../../nbs/core/04_media.ipynb #d2f69bd9
 def video_info(
@@ -379,14 +381,14 @@ def frame_times(
 def _like(out, facts, shape): # to an open file: a track for pictures of this shape, coded as `facts` say; how, from RGB
     import av
     tags, odd = facts['tags'], shape[0] % 2 or shape[1] % 2
-    form, matrix = 'yuv444p' if odd else 'yuv420p', _matrix(tags['colorspace'], *facts['matrix_size'], '')
+    form, matrix = 'yuv444p' if odd else 'yuv420p', _matrix(tags['colorspace'], *facts['stored'], '')
     stream = out.add_stream('libx264', rate=facts['rate'] or 25)
     context = stream.codec_context
     context.height, context.width, context.pix_fmt, context.time_base = *shape[:2], form, facts['base']
     context.options = dict(crf='18', preset='veryfast')
     for k,v in tags.items(): setattr(context, k, v)
-    square = facts['shape'] in (None, 0, 1)
-    if not square: context.sample_aspect_ratio = 1/facts['shape'] if facts['on_side'] else facts['shape']
+    pixel = facts['pixel'] or 1 # width to height of a pixel
+    if pixel != 1: context.sample_aspect_ratio = 1/pixel if facts['on_side'] else pixel
     how = dict(format=form, src_color_range=2, dst_colorspace=matrix, dst_color_range=tags['color_range'] or 1)
     return stream, lambda pic: av.VideoFrame.from_ndarray(pic, format='rgb24').reformat(**how)
 
@@ -440,7 +442,7 @@ def _as_aac(out, track, start): # packet -> packets for a new track in AAC
         frames = packet.decode()
         for f in frames:
             said = at if f.pts is None else round((f.pts*f.time_base - start)*f.sample_rate)
-            if at is None or abs(said - at) > f.sample_rate/5: at = said or 0 # the start, or a gap; clocks may be coarse
+            if at is None or abs(said - at) > f.sample_rate/5: at = said or 0 # the start, or a gap
             f.pts, f.time_base, at = at, Fraction(1, f.sample_rate), at + f.samples
         return [p for f in [*frames, *[None]*(packet.dts is None)] for p in new.encode(f)]
     return coded
@@ -478,8 +480,9 @@ def write_like(
     if first is None: raise DataError('there are no frames to write', path)
     with replacing(path) as tmp, av.open(str(tmp), 'w', format='mp4', options={'movflags':'faststart'}) as out:
         stream, convert = _like(out, facts, first.shape)
-        pictures = _picture_packets(stream, convert, _shown(chain([first], frames), times, path, source), facts['start'])
-        for _,packets in merge(_sound_packets(out, source, said), pictures, key=itemgetter(0)): out.mux(packets)
+        shown = _shown(chain([first], frames), times, path, source)
+        pictures, sound = _picture_packets(stream, convert, shown, facts['start']), _sound_packets(out, source, said)
+        for _,packets in merge(sound, pictures, key=itemgetter(0)): out.mux(packets) # sound first: it makes its tracks
     return said
 
 # %% ../../nbs/core/04_media.ipynb #1f104297

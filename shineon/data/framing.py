@@ -37,9 +37,13 @@ def measure_framing(
     return dict(neck=neck, hips=hips), left_out
 
 # %% ../../nbs/data/21_framing.ipynb #e8ea3385
-def _median_of_five(x): # `(n,)` -> `(n,)`
-    padded = np.pad(x, 2, mode='reflect', reflect_type='odd') if len(x) > 2 else np.pad(x, 2, mode='edge')
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), -1)
+def _without_spikes(x): # `(n,)` -> `(n,)`: a running median of five, and of what goes on in a line at the ends
+    if len(x) < 5: return x
+    five = np.median(np.lib.stride_tricks.sliding_window_view(x, 5), -1) # (n-4,)
+    second, last_but_one = np.median(x[:3]), np.median(x[-3:])
+    first = np.median([x[0], second, 3*second - 2*five[0]])
+    last = np.median([x[-1], last_but_one, 3*last_but_one - 2*five[-1]])
+    return np.array([first, second, *five, last_but_one, last])
 
 # %% ../../nbs/data/21_framing.ipynb #3719b63a
 def smooth_over_time(
@@ -66,10 +70,16 @@ def whole_frame(
     scale = min(out[0]/size[0], out[1]/size[1])
     return ResizeCrop(size, *out, scale, at=tuple((n*scale - o)/2 for n,o in zip(size, out)))
 
+# %% ../../nbs/data/21_framing.ipynb #h2found0
+def _in_place(points): # neck and hips `(n 2 2)` -> `(n,)`: found, and not upside down where the others are not
+    found, torso = ~np.isnan(points).any((1,2)), points[:,1] - points[:,0]
+    if found.any(): found &= (torso*np.median(torso[found], 0)).sum(1) > 0
+    return found
+
 # %% ../../nbs/data/21_framing.ipynb #60009d93
 def _steady(x, found, window): # values `(n,)`, of which those found count -> filled in and smoothed
     frames = np.arange(len(x))
-    return smooth_over_time(_median_of_five(np.interp(frames, frames[found], x[found])), window)
+    return smooth_over_time(np.interp(frames, frames[found], _without_spikes(x[found])), window)
 
 # %% ../../nbs/data/21_framing.ipynb #cbeff14a
 def _one_after_another(placements): # each knows the one before, for flow
@@ -88,7 +98,7 @@ def frame_person(
     "Follow a person, so that neck and hips stay where a network expects them"
     at_least(1, smooth=smooth)
     points = neck_and_hips(joints) # (n 2 2)
-    found, n = ~np.isnan(points).any((1,2)), len(points)
+    found, n = _in_place(points), len(points)
     said = dict(frames=n, without=int(n - found.sum()), limited=0)
     whole = whole_frame(size, out)
     if framing is None or not found.any(): return [whole]*n, said

@@ -334,8 +334,8 @@ def check_source(
     small = [np.array(Image.fromarray(p).resize((24, 32), Image.BOX), np.float32)
              for p in (picture, next(read_video(video.source)))]
     off = np.abs(small[0] - small[1]).mean()
-    if off > most: raise DataError(f'the first frame of this video shows something else ({off:.0f} of 255 off)', video.source, do)
-    return H, W
+    if off <= most: return H, W
+    raise DataError(f'the first frame of this video shows something else ({off:.0f} of 255 off)', video.source, do)
 
 # %% ../../nbs/data/12_layouts.ipynb #b0e998aa
 def _refuse_unknown(option, names, of): # inputs that an option names
