@@ -347,7 +347,7 @@ def test_frames_of_another_size(tryon, broken, tmp_path):
     status, figures, said = tryon('unet', '--out_fmt', 'png', 'mp4', root=broken)
     assert status == 2 and 'frames of several sizes in one video, 64x128 and 128x256' in said
     assert figures['try_ons'] == sum(v.id != video.id for _,v in pairs) > 0
-    status, figures, said = tryon('unet', '--out_fmt', 'png', 'mp4', '--out_size', 'network', root=broken, name='fitted')
+    status, figures, said = tryon('unet', '--out_size', 'network', root=broken, name='fitted')
     assert status == 0 and figures['try_ons'] == len(pairs), said
 
 def test_without_parse(tryon, broken, files, tmp_path):
