@@ -124,12 +124,13 @@ def _dilated(mask, pixels): # `(n 1 h w)`
 def pasted(
     frame:dict, # from `dress`, or a batch: `image`, `masked`, `parse`, `warped_cloth`, `warped_cloth_mask`
     category:str='upper', # of the garment: upper, lower or dress
-) -> dict: # `(b n c h w)` each: `result`, `mask` where the garment shows, `masked` with what was changed, and a rim, as its region
+) -> dict: # `(b n c h w)` each: `result`; `mask` where the garment shows; `masked` of what was changed, with a rim
     "The warped garment laid over the person without the old one, behind arms, hands, face and hair"
     region, parse, image = (x.flatten(0,1) for x in (region_of(frame), frame['parse'], frame['image'])) # (b*n c h w)
     cloth, mask = (frame[k].flatten(0,1) for k in ('warped_cloth', 'warped_cloth_mask'))
     free = region*(1 - isin(parse, _before_cloth)) # nothing is in front
-    old = free*_dilated(isin(parse, lip_ids(CATEGORIES[category].garment)), 2) # its edge is blended with what lies round it
+    worn = isin(parse, lip_ids(CATEGORIES[category].garment))
+    old = free*_dilated(worn, 2) # its edge is blended with what lies round it
     mask = free*mask
     result = torch.lerp(fill_in(image, old), cloth, mask)
     around = region*_dilated(torch.maximum(old, (mask > 0).float()), 4) # a soft edge lies outside of what was changed
