@@ -105,7 +105,7 @@ def _kinds_of(self:ClipReader, video, numbers): # entries of a person's files, o
 
 # %% ../../nbs/data/13_clips.ipynb #6563b2f7
 @patch
-def _frame(self:ClipReader, video, i, kinds, places=None): # number, entries of `FILES` -> kind of file -> array `(h w c)`
+def _frame(self:ClipReader, video, i, kinds, places=None): # number, entries of `FILES` -> kind of file -> array
     files = video.frames[i].files
     image = read_picture(files['image'])
     crop = places[i] if places else self.place(image.shape[:2], files['image'])
