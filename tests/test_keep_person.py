@@ -257,7 +257,7 @@ def test_steady(bent):
 def test_a_steady_motion_passes(bent):
     "A garment that slides on its person at constant speed: no lag, at a video's ends neither"
     slips = [.01*t for t in range(4)]
-    raw, calm = ([f['grid'] for f in bent(slips, s)] for s in (0, 2.))
+    raw, calm = ([f['grid'][:,:,16:-16,8:-8] for f in bent(slips, s)] for s in (0, 2.)) # edges come from outside
     assert torch.stack(raw).diff(n=2, dim=0).abs().mean() > 1e-3 # the person moves otherwise
     assert len(raw) == 4 and all(torch.allclose(a, b, atol=1e-4) for a,b in zip(raw, calm, strict=True))
 
