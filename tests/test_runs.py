@@ -1,5 +1,6 @@
 "Whole runs: the same weights again, try-on in all its ways, networks for several frames"
 import json, os, signal, subprocess, sys
+from pathlib import Path
 
 import numpy as np, pytest, torch
 from conftest import short, small
@@ -114,8 +115,8 @@ def on_list(root, warp):
     "Options of a try-on list, with a warp"
     return '--warp_checkpoint', warp/'checkpoints'/'last.pt', '--tryon_list', root/'tryon_list.csv'
 
-def check_results(folder, pairs, formats, fps=25.):
-    "Every frame under its name, every video with its frames"
+def check_results(folder, pairs, formats, fps=25., regions=True):
+    "Every frame under its name, every video with its frames, and the region of each frame"
     from shineon.core.media import read_video, video_info
     for cloth,video in pairs:
         out, frames = folder/video.id, [f.name for f in video.frames]
@@ -126,7 +127,9 @@ def check_results(folder, pairs, formats, fps=25.):
             assert len(list(read_video(file))) == len(frames)
             assert (video_info(file)['height'], video_info(file)['width']) == (128,64)
             assert video_info(file)['fps'] == pytest.approx(fps, rel=.02)
-    made = {p.name for p in folder.rglob('*') if p.is_file()}
+    made = {p.name for p in folder.rglob('*') if p.is_file() and p.relative_to(folder).parts[0] != 'regions'}
+    masks = {p.relative_to(folder/'regions').as_posix() for p in folder.glob('regions/**/*') if p.is_file()}
+    assert masks == {f'{v.id}/{Path(f.name).stem}.png' for _,v in pairs for f in v.frames if regions}
     wanted = {'contact_sheet.png', 'contact_sheet.mp4', 'contact_sheet.gif', 'run.json'}
     wanted |= {f'{c.stem}.{o}' for c,_ in pairs for o in formats if o != 'png'}
     wanted |= {f'{c.name}.FOR.{f.name}' for c,v in pairs for f in v.frames if 'png' in formats}
@@ -158,7 +161,7 @@ def test_tryon_again_gives_the_same_bytes(list_run, vvt, warp_run, unet_run, in_
     assert main(tryon('again', vvt, last, *on_list(vvt, warp_run), '--out_fmt', 'png')) == 0
     first, again = list_run[0], tmp_path/'test_results'/'again'
     names = sorted(str(p.relative_to(again)) for p in again.rglob('*.png'))
-    assert len(names) == 16 + 1 and all((first/n).read_bytes() == (again/n).read_bytes() for n in names)
+    assert len(names) == 16 + 8 + 1 and all((first/n).read_bytes() == (again/n).read_bytes() for n in names)
 
 def test_videos_side_by_side(list_run, vvt, workplace, warp_run, unet_run, in_process, monkeypatch, tmp_path):
     "The same pictures and figures as one after another, but for the rounding of a batch"
@@ -167,7 +170,7 @@ def test_videos_side_by_side(list_run, vvt, workplace, warp_run, unet_run, in_pr
                       '--out_fmt', 'png', 'mp4', 'gif', '--fps', 10, '--side_by_side', 3)) == 0
     folder, pairs = list_run
     check_results(tmp_path/'test_results'/'three', pairs, ['png','mp4','gif'], 10)
-    for f in folder.glob('*/*.png'):
+    for f in [*folder.glob('*/*.png'), *folder.glob('regions/*/*.png')]:
         other = tmp_path/'test_results'/'three'/f.relative_to(folder)
         apart = np.abs(read_picture(f).astype(int) - read_picture(other))
         assert apart.max() <= 1 and apart.mean() < .01
@@ -222,7 +225,7 @@ def test_warped_garments(warped_dir, warp_run, vvt):
     from shineon.tryon.dress import dress, tryon_reader
     from shineon.core.ops import to_uint8
     videos = vvt_videos(vvt, 'train', str(warped_dir))
-    check_results(warped_dir, [(v.cloth, v) for v in videos], ['png'])
+    check_results(warped_dir, [(v.cloth, v) for v in videos], ['png'], regions=False)
     check_videos(videos, ['warped'], 1) # found as the layout's warped garments
     warp = load_model(warp_run/'checkpoints'/'last.pt', 'warp')
     frame = next(dress(videos[0], tryon_reader(warp, fine_height=128, fine_width=64), warp=warp))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 
-from ..core.errors import at_least
+from ..core.errors import DataError, at_least
 from ..core.media import read_picture
 from .augment import Augment, Augmentation
 from .cache import Recent, VideoCache
@@ -37,6 +37,7 @@ class ClipReader:
         flow_warp:bool=False, # read flow even if it is no input of the person
         warped:bool=False, # read warped garments from the layout's `warp_cloth_dir`
         training:bool=True, # cut the garment out of the frame as the warp's target
+        parse:bool=False, # keep the parse, too
         cache_dir:str='', # folder that keeps decoded videos; empty: none
         category:str='upper', # what may change in `masked`: upper, lower or dress
         region_margin:float=.05, # room around it, in torso lengths
@@ -46,9 +47,9 @@ class ClipReader:
         at_least(0, radius=radius, region_margin=region_margin, region_hem=region_hem)
         self.person_inputs = tuple(dict.fromkeys([*person_inputs, *['flow']*flow_warp]))
         self.cloth_inputs = tuple(dict.fromkeys(['cloth', 'cloth_mask', *cloth_inputs])) # for losses, too
-        self.kinds = needed_files(person_inputs, flow_warp, warped, training, self.cloth_inputs)
+        self.kinds = needed_files(person_inputs, flow_warp, warped, training or parse, self.cloth_inputs)
         self.maybe = [k for n in self.person_inputs for k in INPUTS[n].maybe if k not in self.kinds]
-        self.size, self.training = (fine_height, fine_width), training
+        self.size, self.training, self.parse = (fine_height, fine_width), training, parse
         self.scale, self.fit = image_scale, fit
         self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold, cloth_mask_way=cloth_mask_way,
                             category=CATEGORIES[category].name, region_margin=region_margin, region_hem=region_hem)
@@ -85,10 +86,11 @@ def __call__(self:ClipReader,
     n:int=1, # frames of the clip
     cloth:Path|None=None, # product photo of another garment to try on; the video's own when not given
     change:Augmentation|None=None, # what happens to all frames and the garment
+    places:list[ResizeCrop]|None=None, # how each frame of the video is placed, see `place` and `frame_person`
 ) -> dict: # tensors `(n c h w)`, and the names `video` and `frame`
     "The clip of `n` frames that ends at frame `last`, zeros where that is before the video's start"
     numbers = range(max(last+1-n, 0), last+1)
-    arrays = self._arrays(video, numbers, cloth or video.cloth)
+    arrays = self._arrays(video, numbers, cloth or video.cloth, places)
     if change: arrays = change.apply(arrays)
     parts = self._person(arrays) | self._cloth(arrays, len(numbers))
     parts['valid'] = torch.ones(len(numbers), 1, 1, 1)
@@ -103,10 +105,11 @@ def _kinds_of(self:ClipReader, video, numbers): # entries of a person's files, o
 
 # %% ../../nbs/data/13_clips.ipynb #6563b2f7
 @patch
-def _frame(self:ClipReader, video, i, kinds): # number of a frame, entries of `FILES` -> kind of file -> array `(h w c)`
+def _frame(self:ClipReader, video, i, kinds, places=None): # number, entries of `FILES` -> kind of file -> array
     files = video.frames[i].files
     image = read_picture(files['image'])
-    crop = self.place(image.shape[:2], files['image'])
+    crop = places[i] if places else self.place(image.shape[:2], files['image'])
+    if crop.size != image.shape[:2]: raise DataError('this frame was placed for another size', files['image'])
     arrays = dict(image=crop.picture(image))
     for kind in kinds:
         form = video.forms.get(kind.name, '')
@@ -134,12 +137,12 @@ def _packed(self:ClipReader, video, numbers): # the same as `_arrays`, from the 
 
 # %% ../../nbs/data/13_clips.ipynb #08ad7374
 @patch
-def _arrays(self:ClipReader, video, numbers, photo): # kind of file -> `(n h w c)`, of the garment `(1 h w c)`
-    arrays = self._packed(video, numbers)
+def _arrays(self:ClipReader, video, numbers, photo, places): # kind of file -> `(n h w c)`, of the garment `(1 h w c)`
+    arrays = None if places else self._packed(video, numbers)
     if arrays and photo == video.cloth: return arrays
     if not arrays:
         kinds = self._kinds_of(video, numbers)
-        frames = [self._frame(video, i, kinds) for i in numbers]
+        frames = [self._frame(video, i, kinds, places) for i in numbers]
         arrays = {k: np.stack([f[k] for f in frames]) for k in frames[0]}
     return arrays | {k: a[None] for k,a in self._photos(photo).items()}
 
@@ -149,6 +152,7 @@ def _person(self:ClipReader, arrays): # kind of file -> `(n ...)` -> tensors `(n
     files = {k: FILES[k].stack(a) for k,a in arrays.items() if FILES[k].of == 'person'}
     out = dict(image=files['image'])
     for n in self.person_inputs: out[n] = INPUTS[n].make(files, **self.options)
+    if self.parse: out['parse'] = files['parse'].long()
     if 'warped' in files: out |= self._warped(files['warped'])
     if self.training: out['im_cloth'], out['im_cloth_mask'] = im_cloth(files['image'], files['parse'])
     return out

@@ -83,6 +83,7 @@ class BatchedNetworks:
     ):
         at_least(1, n=n)
         self.n, self.calls, self.stopped = n, [], False
+        self.order = {} # network -> its place in the order in which they were first asked
         self.lock, self.computer = threading.Lock(), ThreadPoolExecutor(1)
 
     def __enter__(self): return self
@@ -95,7 +96,8 @@ class BatchedNetworks:
 
 # %% ../../nbs/tryon/51_batching.ipynb #2d6ca940
 class _Shared: # stands for a network in a thread
-    def __init__(self, all, place, module): self.ask = partial(all.ask, place, module)
+    def __init__(self, all, place, module):
+        self.ask, self.config = partial(all.ask, place, module), getattr(module, 'config', {})
     def __call__(self, *args): return self.ask('__call__', args)
     def step(self, *args): return self.ask('step', args)
 
@@ -124,6 +126,7 @@ def ask(self:BatchedNetworks,
     call = Call(k, module, method, args)
     with self.lock:
         if self.stopped: raise CancelledError('the networks are gone')
+        self.order.setdefault(module, len(self.order))
         self.calls.append(call)
         self._go()
     return call.answer.result()
@@ -132,8 +135,10 @@ def ask(self:BatchedNetworks,
 @patch
 def _go(self:BatchedNetworks): # once all places wait
     if not self.calls or len(self.calls) < self.n: return
-    self.computer.submit(answer_calls, sorted(self.calls, key=lambda c: c.place))
-    self.calls = []
+    first = min((c.module for c in self.calls), key=self.order.get)
+    due = [c for c in self.calls if c.module is first]
+    self.calls = [c for c in self.calls if c.module is not first]
+    self.computer.submit(answer_calls, sorted(due, key=lambda c: c.place))
 
 # %% ../../nbs/tryon/51_batching.ipynb #903a0b7a
 def side_by_side(
