@@ -105,7 +105,7 @@ def test_options(notebook):
     assert {k: by_name[k].default for k in table[notebook]} == table[notebook]
 
 differing = ('person_inputs', 'cloth_inputs', 'checkpoint', 'workers', 'vvt_dataroot', 'warp_checkpoint', 'batch_size',
-             'n_frames_total', 'ngf', 'datamode') # they belong to a network
+             'n_frames_total', 'ngf', 'datamode', 'keep_person') # they belong to a network
 
 @pytest.mark.parametrize('notebook', runs)
 def test_same_option_everywhere(notebook):

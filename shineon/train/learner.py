@@ -274,7 +274,7 @@ def inputs_with_warp(
     return list(dict.fromkeys([*person_inputs, *of_warp, *['masked']*keep_person]))
 
 # %% ../../nbs/train/49_learner.ipynb #3d0f611a
-def _placed_joints(reader, files, form): # of a frame, `(18 3)`; None for a broken file, which only matters to who reads it
+def _placed_joints(reader, files, form): # of a frame, `(18 3)`; None for a broken file: it may not be needed
     try:
         crop = reader.place(FILES['image'].check(files['image']), files['image'])
         return FILES['keypoints'].load(files['keypoints'], crop, form, files)
