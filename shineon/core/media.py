@@ -283,14 +283,14 @@ def _turn(frame, where): # a decoded frame -> a, b, c, d of its display matrix: 
     raise DataError(f'this video is to be shown turned by {frame.rotation} degrees', where, 'Turn it by quarters only')
 
 # %% ../../nbs/core/04_media.ipynb #5e06cce7
-def _pixels(frame, where): # a decoded frame -> `(h w 3)`, uint8: as it is meant
+def _pixels(frame, turn, where): # a decoded frame, to be turned so -> `(h w 3)`, uint8: as it is meant
     rgb = _has_rgb(frame.format)
     matrix = None if rgb else _matrix(frame.colorspace, frame.height, frame.width, where)
     clear = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
     pic = frame.reformat(format='rgba' if clear else 'rgb24', src_colorspace=matrix, dst_colorspace=matrix,
                          src_color_range=frame.color_range, dst_color_range=2).to_ndarray() # 2: from 0 to 255
     if clear: pic = on_white(pic[...,:3], pic[...,3])
-    return _as_shown(pic, _turn(frame, where))
+    return _as_shown(pic, turn)
 
 # %% ../../nbs/core/04_media.ipynb #762db539
 def _decoded(file, path): # frames of an opened video; `DataError` where it breaks off or its size changes
@@ -312,7 +312,10 @@ def timed_frames(
 ) -> Iterator[tuple[Fraction|None,np.ndarray]]: # seconds, None where the file does not say; `(h w 3)` uint8
     "The frames of a video with their times, one at a time"
     with _opened(path) as file:
-        for f in _decoded(file, path): yield None if f.pts is None else f.pts*f.time_base, _pixels(f, path)
+        turn = None
+        for f in _decoded(file, path):
+            turn = turn or _turn(f, path) # once: a frame that was asked for its side data is not freed at once
+            yield None if f.pts is None else f.pts*f.time_base, _pixels(f, turn, path)
 
 # %% ../../nbs/core/04_media.ipynb #5d5ea21f
 def read_video(

@@ -101,6 +101,12 @@ def _resized(self:ResizeCrop, x, how): # `(h w [c])` -> what `inside` shows of i
         return x[int(top):int(bottom), int(left):int(right)]
     return np.array(Image.fromarray(x).resize((x1 - x0, y1 - y0), how, (left, top, right, bottom)))
 
+# %% ../../nbs/data/09_frame_files.ipynb #rc2filled
+@patch
+def _filled(self:ResizeCrop, x, fill): # what `inside` shows -> of the working size
+    pad = [(first, out - last) for (first,last),out in zip(self.inside(), self.out)]
+    return np.pad(x, [*pad, (0,0)][:x.ndim], mode=fill) if np.any(pad) else x
+
 # %% ../../nbs/data/09_frame_files.ipynb #rc2picture
 @patch
 def picture(self:ResizeCrop,
@@ -109,9 +115,18 @@ def picture(self:ResizeCrop,
     fill:str='edge', # NumPy's way of padding: `edge`, or `constant` for zeros
 ) -> np.ndarray: # of the working size
     "Resize and crop a picture, and fill it up where it is too small"
-    x = self._resized(pic, how)
-    pad = [(first, out - last) for (first,last),out in zip(self.inside(), self.out)]
-    return np.pad(x, [*pad, (0,0)][:x.ndim], mode=fill) if np.any(pad) else x
+    return self._filled(self._resized(pic, how), fill)
+
+# %% ../../nbs/data/09_frame_files.ipynb #rc2crop00
+@patch
+def crop(self:ResizeCrop,
+    x:np.ndarray, # `(h w [c])`, of the scaled size; whole pixels of it are taken
+    fill:str='constant', # NumPy's way of padding: `edge`, or `constant` for zeros
+) -> np.ndarray: # of the working size
+    "The crop of an array that is not to be resampled"
+    (y0,y1), (x0,x1) = self.inside()
+    top,left = round(self.top), round(self.left)
+    return self._filled(x[top+y0:top+y1,left+x0:left+x1], fill)
 
 # %% ../../nbs/data/09_frame_files.ipynb #2f66cbd7
 @patch
