@@ -20,16 +20,19 @@ from ..models.networks import NETWORKS
 
 # %% ../../nbs/cli/84_demo.ipynb #e0a98596
 SAMPLE = dict(n_train=56, n_test=3, n_frames=12)
-MEASURED = ['ssim', 'psnr', 'l1', 'lpips', 'warping_error', 'flicker']
+MEASURED = ['ssim', 'ssim_region', 'psnr', 'l1', 'l1_region', 'lpips', 'warping_error',
+            'flicker', 'flicker_region', 'flicker_outside']
 
 # %% ../../nbs/cli/84_demo.ipynb #ac940894
 WARP = dict(ngf=24, lr=5e-4, batch_size=4, steps=700, init_type='kaiming', grid_reg=.3)
 
 # %% ../../nbs/cli/84_demo.ipynb #09ac7dc5
-UNET = dict(ngf=24, lr=2e-3, batch_size=4, steps=700, init_type='kaiming', wt_vgg=0., activation='gelu')
+UNET = dict(person_inputs=['masked', 'densepose'], keep_person=True, wt_l1=4., # it draws a fifth of the frame
+            ngf=24, lr=2e-3, batch_size=4, steps=700, init_type='kaiming', wt_vgg=0., activation='gelu')
 
 # %% ../../nbs/cli/84_demo.ipynb #93e5dec4
-SAMS = dict(person_inputs=['agnostic', 'densepose'], encoder_input='densepose', # what it sees
+SAMS = dict(person_inputs=['masked', 'densepose'], encoder_input='densepose', # what it sees
+            keep_person=True, wt_l1=4.,
             n_frames_total=2, flow_warp=True, grow='last quarter', # of its epochs: clips of two frames
             ngf_pow_outer=3, ngf_pow_inner=7, num_middle=1, spade_hidden=16, activation='swish', init_type='kaiming',
             lr=4e-3, batch_size=2, steps=500, epochs=4, ema=.9, wt_vgg=0.,
@@ -216,10 +219,10 @@ def report(
 
 # %% ../../nbs/cli/84_demo.ipynb #d9a45657
 def _print_figures(tried, compared): # of the methods, and of the warp
-    from shineon.evaluate.tables import text_table # late: it imports more than the demo needs at its start
+    from shineon.evaluate.tables import lacking_lines, text_table # late: they import more than the demo needs at first
     print('\n' + text_table({n: dict(summary=s) for n,s in compared['summary'].items()}))
     reasons = {m: why for missing in compared['not_computed'].values() for m,why in missing.items()}
-    for m,why in reasons.items(): print(f'{m} not computed: {why}')
+    for text in lacking_lines(reasons): print(text)
     for n in ('untrained warp', 'warp'):
         row = tried['table'].get(n)
         if not row: continue
