@@ -2902,6 +2902,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'shineon.tryon.compose.with_masked': ('tryon/compose.html#with_masked', 'shineon/tryon/compose.py')},
             'shineon.tryon.dress': { 'shineon.tryon.dress._bent': ('tryon/dress.html#_bent', 'shineon/tryon/dress.py'),
                                      'shineon.tryon.dress._dilated': ('tryon/dress.html#_dilated', 'shineon/tryon/dress.py'),
+                                     'shineon.tryon.dress._stepped': ('tryon/dress.html#_stepped', 'shineon/tryon/dress.py'),
                                      'shineon.tryon.dress.bent_frames': ('tryon/dress.html#bent_frames', 'shineon/tryon/dress.py'),
                                      'shineon.tryon.dress.draw_frame': ('tryon/dress.html#draw_frame', 'shineon/tryon/dress.py'),
                                      'shineon.tryon.dress.dress': ('tryon/dress.html#dress', 'shineon/tryon/dress.py'),

@@ -186,7 +186,8 @@ def our_dress(
     device:str, # where the networks compute
 ) -> Path: # the video
     "Dress a video as the try-on notebook does"
-    pictures = (to_uint8(f['result'][0,-1]) for f in dress(video, reader, model, warp, device=device))
+    frames = dress(video, reader, model, warp, device=device, steady=0) # the plain one does not look ahead
+    pictures = (to_uint8(f['result'][0,-1]) for f in frames)
     path, = save_result(pictures, folder, video, video.cloth)
     return path
 

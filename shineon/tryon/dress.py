@@ -47,6 +47,14 @@ def _bent(clip, warp, device): # a clip of one frame -> `(1 1 c h w)` each, with
     frame = {k: v[None].to(device) for k,v in clip.items() if isinstance(v, Tensor)}
     return frame if warp is None else frame | warp(frame)
 
+# %% ../../nbs/tryon/50_dress.ipynb #e8a4a411
+@torch.no_grad()
+def _stepped(frame, model, past, keep_person): # as of `draw_frame`, whatever the frame
+    out, past = model.step(frame, past)
+    composed = model.config.get('keep_person', False) # by the network itself
+    if keep_person and not composed: out = out | dict(result=compose(frame, out['result']))
+    return out, past
+
 # %% ../../nbs/tryon/50_dress.ipynb #b1999bed
 @torch.no_grad()
 def draw_frame(
@@ -58,10 +66,7 @@ def draw_frame(
     "What a network makes of a frame"
     if model is None: return dict(result=frame['warped_cloth']), None
     if why_unchanged(frame): return dict(result=frame['image']), None
-    out, past = model.step(frame, past)
-    composed = model.config.get('keep_person', False) # by the network itself
-    if keep_person and not composed: out = out | dict(result=compose(frame, out['result']))
-    return out, past
+    return _stepped(frame, model, past, keep_person)
 
 # %% ../../nbs/tryon/50_dress.ipynb #3d12b6bc
 def dress_frame(
@@ -75,9 +80,10 @@ def dress_frame(
     past:dict|None=None, # what was returned for the frame before; `None` where the video starts
     keep_person:bool=False, # compose the picture also of a network that was not trained to keep the person
 ) -> tuple[dict,dict|None]: # inputs and outputs, `(1 1 c h w)` each, `result` among them; the new past
-    "Dress one frame of a video, for itself"
+    "Dress one frame of a video, for itself: neither steady nor passed unchanged, to look at what a network does"
     frame = _bent(of_one_person(reader(video, i, cloth=cloth), Followed()), warp, device)
-    out, past = draw_frame(frame, model, past, keep_person)
+    if model is None: return frame | dict(result=frame['warped_cloth']), None
+    out, past = _stepped(frame, model, past, keep_person)
     return frame | out, past
 
 # %% ../../nbs/tryon/50_dress.ipynb #afa4f366
