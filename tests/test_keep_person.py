@@ -2,6 +2,7 @@
 import json, shutil
 
 import numpy as np, pytest, torch
+from conftest import short, small
 from PIL import Image
 from shineon.cli.main import main
 from shineon.core.media import read_picture, read_video, video_info, write_flo, write_video
@@ -14,6 +15,7 @@ from shineon.models.warp import warp
 from shineon.sample.dataset import make_sample
 from shineon.tryon.dress import bent_frames, dress, paste, tryon_reader
 from shineon.tryon.methods import dress_methods
+from shineon.tryon.own_size import read_framing
 from shineon.tryon.steady import whereabouts
 
 placed = dict(fine_height=128, fine_width=64)
@@ -76,6 +78,17 @@ def test_outside_the_region_is_the_source(network, tryon, vvt, tmp_path):
     assert status == 0, said
     assert untouched(tmp_path/'test_results'/'dressed', vvt) > .5
     assert figures['frames_unchanged'] == {} and figures['frames_with_others'] == 0
+
+def test_a_network_that_was_trained_so(tryon, files, vvt, tmp_path):
+    "Its checkpoint says that it keeps the person, and how its training data was framed: as the try-on's"
+    args = ['train', '--model', 'unet', '--name', 'kept', '--vvt_dataroot', vvt, '--warp_checkpoint', files['warp'],
+            '--person_inputs', 'masked', 'cocopose', '--keep_person', '--wt_vgg', 0, *small, *short]
+    assert main(list(map(str, args))) == 0
+    trained = tmp_path/'experiments'/'kept'/'checkpoints'/'last.pt'
+    assert read_framing(trained)
+    status, _, said = tryon('unet', '--checkpoint', trained, '--out_fmt', 'png')
+    assert status == 0 and 'framed as in the training data' not in said, said
+    assert untouched(tmp_path/'test_results'/'dressed', vvt) > .5
 
 def test_a_network_that_was_not_trained_so(tryon, vvt, tmp_path):
     assert tryon('plain', '--out_fmt', 'png', '--keep_person', 'always')[0] == 0

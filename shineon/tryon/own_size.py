@@ -48,7 +48,7 @@ def read_framing(
     path:str|Path, # checkpoint
 ) -> dict|None: # `neck` and `hips`: [x, y] in shares of width and height; `None` for a network that does not say it
     "The framing of a network's training data"
-    framing = read_checkpoint(path, mmap=True)['more'].get('options', {}).get('framing')
+    framing = read_checkpoint(path, mmap=True).get('more', {}).get('options', {}).get('framing')
     if framing is None: return None
     try:
         points = {k: [float(o) for o in framing[k]] for k in ('neck', 'hips')}
