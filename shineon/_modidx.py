@@ -2897,6 +2897,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'shineon.tryon.compose.region_of': ('tryon/compose.html#region_of', 'shineon/tryon/compose.py'),
                                        'shineon.tryon.compose.settle_keeping': ( 'tryon/compose.html#settle_keeping',
                                                                                  'shineon/tryon/compose.py'),
+                                       'shineon.tryon.compose.unlike_training': ( 'tryon/compose.html#unlike_training',
+                                                                                  'shineon/tryon/compose.py'),
                                        'shineon.tryon.compose.why_unchanged': ( 'tryon/compose.html#why_unchanged',
                                                                                 'shineon/tryon/compose.py'),
                                        'shineon.tryon.compose.with_masked': ('tryon/compose.html#with_masked', 'shineon/tryon/compose.py')},
