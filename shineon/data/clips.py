@@ -17,7 +17,7 @@ from ..core.media import read_picture
 from .augment import Augment, Augmentation
 from .cache import Recent, VideoCache
 from .frame_files import FILES, ResizeCrop
-from .labels import INPUTS
+from .labels import INPUTS, clothes_ids, lip_ids
 from .layouts import Video, needed_files
 from .region import CATEGORIES
 from .represent import im_cloth
@@ -39,7 +39,7 @@ class ClipReader:
         training:bool=True, # cut the garment out of the frame as the warp's target
         parse:bool=False, # keep the parse, too
         cache_dir:str='', # folder that keeps decoded videos; empty: none
-        category:str='upper', # what may change in `masked`: upper, lower or dress
+        category:str='upper', # of the garments, upper, lower or dress: what may change in `masked`, what is `im_cloth`
         region_margin:float=.05, # room around it, in torso lengths
         region_hem:float=.1, # room for a longer hem, in torso lengths
     ):
@@ -53,6 +53,7 @@ class ClipReader:
         self.scale, self.fit = image_scale, fit
         self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold, cloth_mask_way=cloth_mask_way,
                             category=CATEGORIES[category].name, region_margin=region_margin, region_hem=region_hem)
+        self.worn = clothes_ids if category == 'upper' else lip_ids(CATEGORIES[category].garment)
         ResizeCrop((1,1), 1, 1, fit=fit) # refuses an unknown one
         self.cloth_kinds = list(dict.fromkeys(k for n in self.cloth_inputs for k in INPUTS[n].files))
         self.recent, self.cache = Recent(), self._cache_in(cache_dir) if cache_dir else None
@@ -99,8 +100,8 @@ def __call__(self:ClipReader,
 
 # %% ../../nbs/data/13_clips.ipynb #86a34003
 @patch
-def _kinds_of(self:ClipReader, video, numbers): # entries of a person's files, optional ones if all frames have them
-    there = [k for k in self.maybe if all(k in video.frames[i].files for i in numbers)]
+def _kinds_of(self:ClipReader, video): # entries of a person's files, optional ones if all frames of the video have them
+    there = [k for k in self.maybe if all(k in f.files for f in video.frames)]
     return [kind for k in [*self.kinds[1:], *there] if (kind := FILES[k]).of == 'person']
 
 # %% ../../nbs/data/13_clips.ipynb #6563b2f7
@@ -131,7 +132,7 @@ def _photos(self:ClipReader, photo): # path of a product photo -> kind of file -
 def _packed(self:ClipReader, video, numbers): # the same as `_arrays`, from the cache; None where it has none
     if not self.cache: return None
     def frames(): # the whole video, where it is not there yet
-        kinds = self._kinds_of(video, range(len(video.frames)))
+        kinds = self._kinds_of(video)
         for i in range(len(video.frames)): yield self._frame(video, i, kinds)
     return self.cache(video, numbers[0], numbers[-1] + 1, frames, partial(self._photos, video.cloth))
 
@@ -141,7 +142,7 @@ def _arrays(self:ClipReader, video, numbers, photo, places): # kind of file -> `
     arrays = None if places else self._packed(video, numbers)
     if arrays and photo == video.cloth: return arrays
     if not arrays:
-        kinds = self._kinds_of(video, numbers)
+        kinds = self._kinds_of(video)
         frames = [self._frame(video, i, kinds, places) for i in numbers]
         arrays = {k: np.stack([f[k] for f in frames]) for k in frames[0]}
     return arrays | {k: a[None] for k,a in self._photos(photo).items()}
@@ -154,7 +155,7 @@ def _person(self:ClipReader, arrays): # kind of file -> `(n ...)` -> tensors `(n
     for n in self.person_inputs: out[n] = INPUTS[n].make(files, **self.options)
     if self.parse: out['parse'] = files['parse'].long()
     if 'warped' in files: out |= self._warped(files['warped'])
-    if self.training: out['im_cloth'], out['im_cloth_mask'] = im_cloth(files['image'], files['parse'])
+    if self.training: out['im_cloth'], out['im_cloth_mask'] = im_cloth(files['image'], files['parse'], self.worn)
     return out
 
 # %% ../../nbs/data/13_clips.ipynb #b5de9e1c

@@ -70,7 +70,7 @@ def torso_length(
     length = 0.
     if seen[[neck, *hips]].all(): length = np.linalg.norm(at[neck] - at[hips].mean(0))
     elif seen[shoulders].all(): length = 1.4*np.linalg.norm(at[shoulders[0]] - at[shoulders[1]])
-    return max(float(length), .05*height) or .3*height
+    return max(float(length), .05*height) if length else .3*height
 
 # %% ../../nbs/data/20_region.ipynb #6f15994a
 def _pixels(h, w): # rows `(h 1)` and columns `(1 w)`

@@ -200,9 +200,10 @@ INPUTS.add(Input('cloth_mask', 1, _cloth_mask_input, ('cloth','cloth_mask'),
 def im_cloth(
     image:Tensor, # frames, `(n 3 h w)`, in [-1, 1]
     parse:Tensor, # LIP labels, `(n 1 h w)`
+    ids:list[int]=clothes_ids, # labels of the garment
 ) -> tuple[Tensor,Tensor]: # garment on white `(n 3 h w)` in [-1, 1]; its mask `(n 1 h w)` in [0, 1]
     "The garment cut from the frame: the warp's target"
-    mask = isin(parse, clothes_ids)
+    mask = isin(parse, ids)
     return _fill_outside(image, mask, 1), mask
 
 # %% ../../nbs/data/11_represent.ipynb #ec38fe65

@@ -85,7 +85,7 @@ class AttentionExplorer(widgets.HBox):
         if warp is not None:
             warp = _network(warp, 'warp').to(device)
             kw = {k: warp.config[k] for k in ('fine_height', 'fine_width')} | kw
-        self.reader = tryon_reader(warp, model, **kw)
+        self.reader = tryon_reader(warp, model, **dict(region=False) | kw)
         self._stream = lambda video: VideoAttention(model, video, self.reader, warp, cloth, device)
         self.videos, self.height = {v.id: v for v in videos}, height
         self._add_controls()

@@ -198,8 +198,9 @@ def before_validate(self:TrainingState): self._set_random()
 def _fingerprint(videos): # changes when a video, or a picture, is another one
     found = sha256()
     for v in videos:
-        paths = [v.cloth, *(f.files['image'] for f in v.frames)]
-        said = v.id, [(p.name, os.path.getsize(p)) for p in paths]
+        pictures = [f.files['image'] for f in v.frames if 'image' in f.files] # clips from shards have no files
+        sizes = [(p.name, os.path.getsize(p)) for p in pictures and [v.cloth, *pictures]]
+        said = v.id, [f.name for f in v.frames], sizes
         found.update(repr(said).encode())
     return found.hexdigest()
 

@@ -259,6 +259,8 @@ def training_videos(
     check_videos(train + valid, reader.kinds, workers, maybe=reader.maybe)
     masks = {k: reader.options[k] for k in ('cloth_mask_way', 'cloth_mask_threshold')}
     doubtful_masks({v.cloth for v in train + valid}, workers=workers, **masks)
+    if reader.options['category'] != 'upper' and 'agnostic' in reader.person_inputs:
+        print('agnostic shows trousers and skirts as they are: for lower garments and dresses masked is the input')
     n_frames = sum(len(v.frames) for v in train)
     print(f'{len(train)} video{"s"*(len(train) != 1)} to train on ({n_frames} frames), {len(valid)} to validate on')
     return train, valid

@@ -28,12 +28,13 @@ from .steady import steady_frames
 def tryon_reader(
     *models:nn.Module|None, # warp and try-on networks
     flow:bool=False, # read optical flow even if none of them wants it
-    region:bool=True, # read the region where anything may change, and the parse, even if none of them wants it
+    region:bool=True, # read the parse, and the region where anything may change, even if none of them wants it
     **kw, # options of `ClipReader`: size, scale, radius, threshold
 ) -> ClipReader: # reads what all of them need, and warped garments where there is no warp
     "A reader for the networks of a try-on"
     models = [m for m in models if m is not None]
-    person = dict.fromkeys([*['masked']*region, *(n for m in models for n in m.config['person_inputs'])])
+    wanted = region or any(m.config.get('keep_person', False) for m in models)
+    person = dict.fromkeys([*['masked']*wanted, *(n for m in models for n in m.config['person_inputs'])])
     cloth = dict.fromkeys(n for m in models for n in m.config['cloth_inputs'])
     networks = [m for m in models if network_of(m).role == 'tryon']
     warped = len(networks) == len(models) # there is no warp among them

@@ -100,15 +100,16 @@ class MethodFrames:
     others:bool=False # are there other persons, who were left as they are?
 
 # %% ../../nbs/tryon/53_methods.ipynb #38acb7cd
-def _method_frames(i, frame, outs, networks, truth, category): # number, inputs, outputs by method
+def _method_frames(i, frame, outs, networks, truth, category, composed): # number, inputs, outputs by method
     first, region = next(iter(outs.values())), region_of(frame)
     plainest = {} if region is None else dict(paste=pasted(frame, category))
     drawn = {n: frame | out for n,out in {**plainest, **outs}.items()}
     shown = [*plainest, *networks] # a warp gives no picture of a person
     made = {n: drawn[n]['result'][:,-1].clamp(-1, 1) for n in shown}
-    others = 'others' in frame and bool(frame['others'].any())
+    others = composed and 'others' in frame and bool(frame['others'].any())
+    unchanged = why_unchanged(frame)*bool(networks)
     region = region if region is None else region[:,-1]
-    return MethodFrames(i, frame | first, made, truth, drawn, region, why_unchanged(frame), others)
+    return MethodFrames(i, frame | first, made, truth, drawn, region, unchanged, others)
 
 # %% ../../nbs/tryon/53_methods.ipynb #7dfd1eba
 def dress_methods(
@@ -126,11 +127,12 @@ def dress_methods(
 ) -> Iterator[MethodFrames]:
     "Dress a video with several networks at the same time"
     drawn, pasts = {n: share(m) for n,m in networks.items()} or dict(warp=None), {}
+    composed = bool(networks) and all(keep_person or m.config.get('keep_person') for m in networks.values())
     for i,frame in enumerate(bent_frames(video, reader, share(warp), cloth, device, steady, places)):
         outs = {}
         for n,m in drawn.items(): outs[n], pasts[n] = draw_frame(frame, m, pasts.get(n), keep_person)
         true = read_truth(*truth[i], reader, device, places and places[i]) if truth else None
-        yield _method_frames(i, frame, outs, networks, true, reader.options['category'])
+        yield _method_frames(i, frame, outs, networks, true, reader.options['category'], composed)
 
 # %% ../../nbs/tryon/53_methods.ipynb #11c9e47a
 class Tally:

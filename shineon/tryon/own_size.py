@@ -78,13 +78,16 @@ def place_video(
     reader:ClipReader, # from `tryon_reader`
     framing:dict|None, # from `read_framing`
 ) -> list[ResizeCrop]|None: # how each frame is placed; `None`: as the reader does
-    "Frame the person of a video as in a network's training data, where it is known and differs"
-    if framing is None or reader.scale != 1 or 'warped' in reader.kinds: return None # warped garments fit usual frames
-    if not all('keypoints' in f.files for f in video.frames): return None
-    joints, size = read_joints(video), frame_size(video)
-    usual = whole_frame(size, reader.size)
+    "Frame the person of a video as in a network's training data, where it is known and differs; enlarge small frames"
+    if reader.scale != 1 or 'warped' in reader.kinds: return None # warped garments fit usual frames
+    size = frame_size(video)
+    small = any(n < m for n,m in zip(size, reader.size))
+    usual = whole_frame(size, reader.size) if small else reader.place(size)
+    places = [usual]*len(video.frames) if small else None
+    if framing is None or not all('keypoints' in f.files for f in video.frames): return places
+    joints = read_joints(video)
     own, _ = measure_framing([usual.joints(j) for j in joints], *reader.size)
-    if own is None or framed_alike(own, framing, reader.size): return None
+    if own is None or framed_alike(own, framing, reader.size): return places
     return frame_person(joints, size, reader.size, framing)[0]
 
 # %% ../../nbs/tryon/57_own_size.ipynb #935f1f3f
@@ -100,7 +103,14 @@ class OwnSize:
         self.video, self.size = video, check_source(video) if video.source else stored
         places = places or [reader.place(stored)]*len(video.frames)
         self.places = [p.on(self.size) for p in places]
-        self.canvas = garment_canvas(read_picture(cloth), self.places)
+        self.cloth, self._canvas = cloth, None
+
+# %% ../../nbs/tryon/57_own_size.ipynb #7ff871dd
+@patch(as_prop=True)
+def canvas(self:OwnSize) -> np.ndarray: # see `garment_canvas`
+    "The product photo for frames of this size"
+    if self._canvas is None: self._canvas = garment_canvas(read_picture(self.cloth), self.places)
+    return self._canvas
 
 # %% ../../nbs/tryon/57_own_size.ipynb #d2a8e348
 def settle_size(
@@ -135,7 +145,7 @@ def picture(self:OwnSize,
     "What a method made, in the frame"
     if d.unchanged: return source
     frame = d.drawn[method]
-    canvas = self.canvas if 'grid' in frame else None
+    canvas = self.canvas if 'grid' in frame and 'mask' in frame else None
     return full_size_frame(source, self.places[d.number], frame, canvas, kept=True)[0]
 
 # %% ../../nbs/tryon/57_own_size.ipynb #3e1c00f7

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.errors import DataError, OptionError, inside
 from ..core.files import files_in, hold, lock_beside, read_limited, release
-from ..core.media import fan_out, write_like, write_png, write_video
+from ..core.media import fan_out, video_info, write_like, write_png, write_video
 from ..core.run_folder import write_json
 from ..data.layouts import Video
 
@@ -105,12 +105,13 @@ def save_result(
     check_formats(out_fmt)
     out = inside(folder, video.id)
     out.mkdir(parents=True, exist_ok=True)
+    speed = (video_info(source)['fps'] if source else 0) or fps # of a gif, too
     files, writers = [], []
     for fmt in out_fmt:
         path = out if fmt == 'png' else out/f'{Path(cloth).stem}.{fmt}'
         if fmt == 'png': write = partial(_write_frames, folder, video, cloth)
         elif fmt == 'mp4' and source: write = partial(write_like, path, source=source)
-        else: write = partial(write_video, path, fps=fps)
+        else: write = partial(write_video, path, fps=speed)
         files.append(path)
         writers.append(write)
     for said in fan_out(pictures, writers):
