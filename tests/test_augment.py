@@ -38,8 +38,9 @@ def test_a_broken_background_is_named(tmp_path):
 # a clip of the sample set
 
 def read_clip(video, numbers, size=(128,64)):
-    "Arrays of all kinds of file; writing to them is an error"
-    crop, kinds = ResizeCrop(size, *size), [k for k in FILES.values() if k.of == 'person']
+    "Arrays of all kinds of file that the frames have; writing to them is an error"
+    there = video.frames[numbers[0]].files
+    crop, kinds = ResizeCrop(size, *size), [k for k in FILES.values() if k.name in there]
     arrays = {k.name: np.stack([k.load(video.frames[i].files[k.name], crop) for i in numbers]) for k in kinds}
     arrays['cloth'] = FILES['cloth'].load(video.cloth, crop)[None]
     for a in arrays.values(): a.flags.writeable = False

@@ -353,7 +353,7 @@ def test_clips_from_shards(vvt, tmp_path):
     from shineon.data.clips import Clips
     plain = read_clips(vvt)
     reader = plain.reader
-    kinds = reader._kinds_of(plain.videos[0], range(1))
+    kinds = reader._kinds_of(plain.videos[0])
     make = lambda v: ((reader._frame(v, i, kinds) for i in range(len(v.frames))), reader._photos(v.cloth))
     all_kinds = list(dict.fromkeys([*reader.kinds, *reader.cloth_kinds]))
     how = dict(size=reader.size, scale=reader.scale)

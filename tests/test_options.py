@@ -68,7 +68,7 @@ def seen(monkeypatch):
     monkeypatch.setattr('shineon.data.layouts.check_videos', check_videos)
     for work in ('train.learner.fit_schedule', 'tryon.methods.save_result'):
         monkeypatch.setattr(f'shineon.{work}', enough)
-    monkeypatch.setattr('shineon.train.learner.go_on', lambda learn, start: seen.update(went_on=str(start)))
+    monkeypatch.setattr('shineon.train.learner.go_on', lambda learn, start, *how: seen.update(went_on=str(start)) or {})
     monkeypatch.setattr('shineon.tryon.batching.BatchedNetworks', together)
     monkeypatch.setattr(torch, 'compile', compiled)
     monkeypatch.setattr(ClipDL, 'show_batch', lambda *args, **kw: None)
@@ -126,6 +126,7 @@ def augmented(name): return lambda n: getattr(n['dls'].train.dataset.augment, na
 def kept_after_overwrite(n): return n['folder'].name, (n['folder']/'checkpoints'/'old.pt').exists()
 
 masked = dict(person_inputs=['masked', 'densepose', 'flow'])
+def reader_of(n): return n['reader'] if 'reader' in n else n['readers'][True, True]
 def region(n): return clip(n)['masked'][:,0] > 0
 def region_rows(n): return region(n).any(-1).nonzero()[:,-1].float().mean().item() # where its middle row lies
 def lower(before, now): return now > before + 10
@@ -143,13 +144,13 @@ everywhere = dict(
     viton_dataroot=('nowhere', None, refused('no such folder: nowhere'), dict(dataset='viton')),
     mpv_dataroot=('nowhere', None, refused('no such folder: nowhere'), dict(dataset='mpv')),
     data_list=('mine.txt', None, refused('vvt has no lists of pairs')),
-    fit=('crop', lambda n: n['reader'].fit, 'crop'),
-    cloth_mask_way=('ground', lambda n: n['reader'].options['cloth_mask_way'], 'ground'),
+    fit=('crop', lambda n: reader_of(n).fit, 'crop'),
+    cloth_mask_way=('ground', lambda n: reader_of(n).options['cloth_mask_way'], 'ground'),
     gpu_ids=('first', None, refused('gpu_ids is "first"')),
     vvt_dataroot=('nowhere', None, refused('no such folder: nowhere')),
-    cloth_mask_threshold=(99, lambda n: n['reader'].options['cloth_mask_threshold'], 99),
-    image_scale=(1.5, lambda n: n['reader'].scale, 1.5),
-    radius=(2, lambda n: n['reader'].options['radius'], 2))
+    cloth_mask_threshold=(99, lambda n: reader_of(n).options['cloth_mask_threshold'], 99),
+    image_scale=(1.5, lambda n: reader_of(n).scale, 1.5),
+    radius=(2, lambda n: reader_of(n).options['radius'], 2))
 
 training = everywhere | dict(
     plugins=(['nowhere.py'], None, refused('no such plugin: nowhere.py')),
@@ -273,13 +274,20 @@ cases = dict(
         # one that cannot go on; those that can are in test_distributed
         resume=(True, None, refused('this run was begun with'), dict(name='taken')),
         compare=(['unet.pt'], lambda n: len(n['others']), 1),
-        warp_checkpoint=('', lambda n: (n['warp'], 'warped' in n['reader'].kinds), (None, True)),
+        warp_checkpoint=('', lambda n: (n['warp'], 'warped' in reader_of(n).kinds), (None, True)),
         warp_cloth_dir=('nowhere', None, refused('no warped garment'), dict(warp_checkpoint='')),
         datamode=('train', lambda n: len(n['pairs']), 3),
         tryon_list=('tryon_list.csv', pairs, [False]*4),
         random_tryon=(True, pairs, [False]*2),
-        fine_height=(64, lambda n: n['reader'].size, (64, 64), dict(warp_checkpoint='')),
-        fine_width=(128, lambda n: n['reader'].size, (128, 128), dict(warp_checkpoint='', image_scale=2.)),
+        fine_height=(64, lambda n: reader_of(n).size, (64, 64), dict(warp_checkpoint='')),
+        fine_width=(128, lambda n: reader_of(n).size, (128, 128), dict(warp_checkpoint='', image_scale=2.)),
+        category=('lower', lambda n: reader_of(n).options['category'], 'lower'),
+        region_margin=(.2, lambda n: reader_of(n).options['region_margin'], .2),
+        region_hem=(.4, lambda n: reader_of(n).options['region_hem'], .4),
+        keep_person=('always', lambda n: n['keep'], True),
+        steady=(0., lambda n: n['steady'], 0.),
+        out_size=('source', lambda n: n['full'], True),
+        framing=('somehow', None, refused("framing is 'somehow'")),
         result_dir=('there', lambda n: n['given'][1].parent, Path('there')),
         out_fmt=(['gif', 'mp4'], lambda n: n['given'][4], ['gif', 'mp4']),
         fps=(5., lambda n: n['given'][5], 5.)))

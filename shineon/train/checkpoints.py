@@ -7,7 +7,7 @@ __all__ = ['random_state', 'set_random_state', 'ResumableLearner', 'TrainingStat
            'newest_checkpoint', 'find_checkpoint', 'leave_later']
 
 # %% ../../nbs/train/45_checkpoints.ipynb #276d9a96
-import math, os, random, shutil
+import inspect, math, os, random, shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -249,17 +249,20 @@ _fixed = 'dataset', 'seed', 'batch_size', 'no_shuffle', 'network' # and what its
 _no_matter = 'name', 'experiments_dir', 'overwrite', 'checkpoint', 'weights' # to a run that goes on
 _same_options = 'Go on with the options that it was begun with, or begin a new run from it with --weights'
 
+def _plain(value): return list(value) if isinstance(value, tuple) else value # as options have it
+
 def _first_asked(path): # checkpoint -> options that its run was asked for; none where it lies apart from its run
     try: return read_params(Path(path).resolve().parent.parent)[1]
     except (FileNotFoundError, DataError): return {}
 
 # %% ../../nbs/train/45_checkpoints.ipynb #a8bf20b4
 def _refuse_other_options(learn, path, was, options, asked): # those that a run cannot change
-    first = _first_asked(path)
-    for k in dict.fromkeys([*_fixed, *getattr(learn.model, 'config', {})]):
+    first, config = _first_asked(path), getattr(learn.model, 'config', {})
+    usual = inspect.signature(type(learn.model)).parameters # of the network: what was not asked for comes from the file
+    for k in dict.fromkeys([*_fixed, *config]):
         if k not in options or k not in was: continue
         now = asked.get(k, options[k])
-        if now in (was[k], first.get(k, was[k])): continue
+        if now in (was[k], first.get(k, was[k])) or k in config and k in usual and _plain(usual[k].default) == now: continue
         raise OptionError(f'the run of this checkpoint has {k} {was[k]!r}, and this one {now!r}', path, _same_options)
 
 # %% ../../nbs/train/45_checkpoints.ipynb #405be0dd

@@ -23,14 +23,18 @@ from ..data.layouts import Video, check_source
 from ..models.files import read_checkpoint
 from .full_size import full_size_frame, full_size_region, garment_canvas
 
+# %% ../../nbs/tryon/57_own_size.ipynb #e87e451a
+def _sizes(video): # those that its frames have, height and width, the first one first
+    return list(dict.fromkeys(FILES['image'].check(f.files['image']) for f in video.frames))
+
 # %% ../../nbs/tryon/57_own_size.ipynb #cd5a80cc
 def frame_size(
     video:Video, # any
 ) -> tuple[int,int]: # height, width
     "The size of a video's frames; `DataError` where they differ"
-    sizes = {FILES['image'].check(f.files['image']): f for f in video.frames}
-    if len(sizes) == 1: return next(iter(sizes))
-    (h,w), (H,W) = list(sizes)[:2]
+    sizes = _sizes(video)
+    if len(sizes) == 1: return sizes[0]
+    (h,w), (H,W) = sizes[:2]
     do = 'Give all frames one size, or choose --out_size network and --framing off'
     raise DataError(f'frames of several sizes in one video, {w}x{h} and {W}x{H}', video.id, do)
 
@@ -80,6 +84,7 @@ def place_video(
 ) -> list[ResizeCrop]|None: # how each frame is placed; `None`: as the reader does
     "Frame the person of a video as in a network's training data, where it is known and differs; enlarge small frames"
     if reader.scale != 1 or 'warped' in reader.kinds: return None # warped garments fit usual frames
+    if framing is None and len(_sizes(video)) > 1: return None # each frame is fitted as it is
     size = frame_size(video)
     small = any(n < m for n,m in zip(size, reader.size))
     usual = whole_frame(size, reader.size) if small else reader.place(size)
