@@ -32,11 +32,11 @@ UNET = dict(person_inputs=['masked', 'densepose'], keep_person=True, wt_l1=4., #
 
 # %% ../../nbs/cli/84_demo.ipynb #93e5dec4
 SAMS = dict(person_inputs=['masked', 'densepose'], encoder_input='densepose', # what it sees
-            keep_person=True, wt_l1=4.,
-            n_frames_total=2, flow_warp=True, grow='last quarter', # of its epochs: clips of two frames
+            keep_person=True, wt_l1=20.,
+            n_frames_total=2, flow_warp=True, grow='last half', # of its epochs: clips of two frames
             ngf_pow_outer=3, ngf_pow_inner=7, num_middle=1, spade_hidden=16, activation='swish', init_type='kaiming',
-            lr=4e-3, batch_size=2, steps=500, epochs=4, ema=.9, wt_vgg=0.,
-            lr_D=1e-3, ndf=16, n_layers_D=3, wt_multiscale=.3, wt_temporal=.3, wt_feat=4.) # critics
+            lr=3e-3, batch_size=2, steps=500, epochs=4, ema=.9, wt_vgg=0.,
+            lr_D=1e-3, ndf=16, n_layers_D=3, wt_multiscale=.1, wt_temporal=.1, wt_feat=2.) # critics
 
 # %% ../../nbs/cli/84_demo.ipynb #4a89dd5b
 def epochs_for(
@@ -60,8 +60,8 @@ def training_options(
     "Options of a training run of about so many steps"
     epochs = epochs_for(settings['steps'], frames, settings['batch_size'], settings.get('epochs', 2))
     options = {k: v for k,v in settings.items() if k not in ('steps', 'epochs')}
-    if options.get('grow') == 'last quarter':
-        start = 3*(epochs['keep_epochs'] + epochs['decay_epochs'])//4
+    if options.get('grow') == 'last half':
+        start = (epochs['keep_epochs'] + epochs['decay_epochs'])//2
         options['grow'] = f'0:1 {start}:{options["n_frames_total"]}'
     return options | epochs
 
