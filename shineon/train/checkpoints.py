@@ -262,7 +262,8 @@ def _refuse_other_options(learn, path, was, options, asked): # those that a run 
     for k in dict.fromkeys([*_fixed, *config]):
         if k not in options or k not in was: continue
         now = asked.get(k, options[k])
-        if now in (was[k], first.get(k, was[k])) or k in config and k in usual and _plain(usual[k].default) == now: continue
+        left_out = k in config and k in usual and _plain(usual[k].default) == now
+        if left_out or now in (was[k], first.get(k, was[k])): continue
         raise OptionError(f'the run of this checkpoint has {k} {was[k]!r}, and this one {now!r}', path, _same_options)
 
 # %% ../../nbs/train/45_checkpoints.ipynb #405be0dd
