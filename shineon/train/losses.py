@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from torch import nn, Tensor
 from ..core.errors import CheckpointError, OptionError
+from ..data.labels import INPUTS
 from ..models.tps import grid_consistency
+from ..models.warp import warp
 from torchvision.models import VGG19_Weights # torchvision after shineon
 from torchvision.models.vgg import cfgs, make_layers
 from fastcore.basics import patch
@@ -134,12 +136,14 @@ class WeightedLoss(nn.Module):
 
 # %% ../../nbs/train/42_losses.ipynb #5b1af0f2
 class WarpLoss(WeightedLoss):
-    "L1 between the warped garment and the garment in the frame, and optionally a regular grid"
+    "L1 between the warped garment and the garment in the frame; optionally of their masks, and a regular grid"
     def __init__(self,
         grid_reg:float=0., # weight of `grid_consistency`
+        wt_cloth_mask:float=0., # weight of the mask's L1
+        wt_coarse:float=1., # weight of the coarser levels, where a warp has them
     ):
         super().__init__()
-        self.weights = dict(l1=1., grid=grid_reg)
+        self.weights = dict(l1=1., grid=grid_reg, cloth_mask=wt_cloth_mask, coarse=wt_coarse)
 
     def forward(self,
         pred:dict[str,Tensor], # of `WarpModule`: `warped_cloth` and `grid`
@@ -149,10 +153,32 @@ class WarpLoss(WeightedLoss):
         x = pred['warped_cloth'] # b 3 h w, or b k 3 h w
         valid = frames_like(clip['valid'], x) # b 1 1 1, or b k 1 1 1
         terms = dict(l1=frame_mean((x - frames_like(clip['im_cloth'], x)).abs(), valid))
+        if self.weights['cloth_mask']:
+            true = frames_like(clip['im_cloth_mask'], x) # b 1 h w, or b k 1 h w
+            terms['cloth_mask'] = frame_mean((pred['warped_cloth_mask'] - true).abs(), valid)
+        if 'coarse' in pred: terms['coarse'] = self.coarse(pred['coarse'], clip)
         if self.weights['grid']:
             counts = valid.flatten(-3).squeeze(-1) > 0 # b, or b k
-            terms['grid'] = grid_consistency(pred['grid'][counts])
+            terms['grid'] = grid_consistency(pred.get('coarse', pred['grid'])[counts])
         return self.total(**terms)
+
+# %% ../../nbs/train/42_losses.ipynb #620930c9
+def _small(x, size): # frames `(b n c h w)` at another size, with an axis for levels: `(b n 1 c H W)`
+    return nn.functional.interpolate(x.flatten(0,1), size, mode='area').unflatten(0, x.shape[:2])[:,:,None]
+
+# %% ../../nbs/train/42_losses.ipynb #59f23a61
+@patch
+def coarse(self:WarpLoss,
+    grids:Tensor, # of each level, `(b n l h w 2)`
+    clip:dict[str,Tensor], # a batch, `(b n c H W)` each
+) -> Tensor: # a number
+    "L1 of what each level reads, at the size of its grid; of the mask, too, with its weight"
+    def distance(name): # of an input of the garment from what is worn
+        photo, worn = (_small(clip[k][:,-grids.shape[1]:], grids.shape[3:5]) for k in (name, f'im_{name}'))
+        read = warp(photo.expand(-1,-1,grids.shape[2],-1,-1,-1), grids, INPUTS[name].outside) # (b n l c h w)
+        return frame_mean((read - worn).abs().mean(2), clip['valid'][:,-grids.shape[1]:])
+    total = distance('cloth')
+    return total + self.weights['cloth_mask']*distance('cloth_mask') if self.weights['cloth_mask'] else total
 
 # %% ../../nbs/train/42_losses.ipynb #a0f87593
 def _frame_before(valid): # (b n 1 1 1), 1 where the frame before exists
