@@ -180,6 +180,7 @@ training = everywhere | dict(
     display_count=(7, callback('Board', lambda cb: cb.every), 7),
     save_count=(7, callback('SaveCheckpoints', lambda cb: cb.save_count), 7),
     keep=(7, callback('SaveCheckpoints', lambda cb: cb.keep), 7),
+    mix=([1., .5], None, refused('mix is 1.0 0.5. Leave it out: it is for a dataset of several sets')),
     skip_bad=(True, lambda n: len(n['train'] + n['valid']), 2, dict(vvt_dataroot='damaged.pt')),
     category=('lower', region_rows, lower, masked),
     region_margin=(.2, lambda n: region(n).sum().item(), more, masked),
