@@ -199,7 +199,7 @@ def weights_of(path):
 
 def test_a_mixed_run_goes_on_exactly(sets, tmp_path, in_process, capsys):
     "Six clips of pictures and three of videos an epoch; stopped within the first epoch, and at its end"
-    more = '--mix', 1, .5, '--person_inputs', 'masked', 'cocopose', '--save_count', 1
+    more = '--mix', 1, .5, '--person_inputs', 'masked', 'cocopose', '--augment_cut', .5, '--save_count', 1
     assert mixed(sets, tmp_path, '--name', 'w', *more) == 0, capsys.readouterr().err
     assert json.loads((tmp_path/'w'/'metrics.json').read_text())['steps'] == 2*(9//2)
     saved = tmp_path/'w'/'checkpoints'
