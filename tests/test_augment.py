@@ -9,7 +9,7 @@ from shineon.data.labels import LIP
 from shineon.data.layouts import vvt_videos
 
 everything = dict(augment_mirror=.5, augment_scale=.3, augment_shift=.2, augment_rotate=20, augment_colour=.5,
-                  augment_background=.5)
+                  augment_background=.5, augment_cut=.4)
 
 # what is refused, before a run starts
 
@@ -117,6 +117,33 @@ def test_every_kind_of_this_package_says_how_it_changes():
 def test_the_background_without_a_parse_is_refused(clip):
     with pytest.raises(OptionError, match='augment_background needs the parse'):
         Augmentation(background='noise').apply({k: clip[k] for k in ('image', 'densepose')})
+
+def test_a_cut_without_the_parse_is_refused(clip):
+    with pytest.raises(OptionError, match='augment_cut needs the parse'):
+        Augmentation(cut='top').apply({k: clip[k] for k in ('image', 'densepose')})
+
+def smeared(change, person):
+    "Of the person that goes on beyond the frame, what a change would show: marked rows and columns beside the frame"
+    h, w = person.shape[1:]
+    far = np.pad(person, [(0,0), (h,h), (w,w)], mode='edge') & ~np.pad(person, [(0,0), (h,h), (w,w)])
+    arrays = dict(image=np.zeros((len(person), h, w, 3), np.uint8), parse=person.view(np.uint8))
+    moves = []
+    def noted(affine, array): moves.append(affine); return affine.labels(array)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FILES._entries, 'parse', FrameFile('parse', None, None, mirror=mirror_picture, move=noted))
+        change.apply(arrays)
+    there = Affine((3*h,3*w)) # the same move, of a larger picture
+    there.linear, there.offset = moves[-1].linear, moves[-1].offset + [w,h] - moves[-1].linear @ [w,h]
+    return sum(there.labels(f.view(np.uint8))[h:2*h,w:2*w].sum() for f in far)
+
+@pytest.mark.parametrize('side', ['bottom', 'left and bottom', 'all but the top'])
+def test_nobody_is_drawn_out_into_stripes(side):
+    person = np.zeros((1,128,96), bool)
+    person[0,40:,30:60] = True
+    if 'left' in side: person[0,70:90,:40] = True
+    if 'all' in side: person[0,60:90] = True
+    draws = Augment(augment_scale=.4, augment_shift=.3, augment_rotate=20)
+    assert [i for i in range(40) if smeared(draws(0, i), person)] == []
 
 # chance
 

@@ -184,6 +184,49 @@ def test_the_warp_trains_on_each_sample(sets, name, tmp_path, in_process, capsys
     assert train_warp(dataset, sets[name], tmp_path) == 0, capsys.readouterr().err
     check_trained(tmp_path)
 
+# several sets
+
+def mixed(sets, out, *more):
+    "Exit status of a warp that is trained on two sets"
+    small = '--ngf 4 --batch_size 2 --workers 0 --val_fraction 0 --keep_epochs 2 --decay_epochs 0 --seed 5 --gpu_ids -1'
+    size = ['--fine_height', height, '--fine_width', width]
+    roots = ['--dataset', 'viton_vvt', '--viton_dataroot', sets['viton'], '--vvt_dataroot', sets['vvt']]
+    return main(list(map(str, ['train', '--model', 'warp', '--experiments_dir', out, *roots, *small.split(), *size, *more])))
+
+def weights_of(path):
+    from shineon.models.files import load_model
+    return torch.cat([p.detach().flatten() for p in load_model(path).parameters()])
+
+def test_a_mixed_run_goes_on_exactly(sets, tmp_path, in_process, capsys):
+    "Six clips of pictures and three of videos an epoch; stopped within the first epoch, and at its end"
+    more = '--mix', 1, .5, '--person_inputs', 'masked', 'cocopose', '--augment_cut', .5, '--save_count', 1
+    assert mixed(sets, tmp_path, '--name', 'w', *more) == 0, capsys.readouterr().err
+    assert json.loads((tmp_path/'w'/'metrics.json').read_text())['steps'] == 2*(9//2)
+    saved = tmp_path/'w'/'checkpoints'
+    for step in (3, 4):
+        name = f'from{step}'
+        on = '--name', name, '--checkpoint', saved/f'step_{step}.pt'
+        assert mixed(sets, tmp_path, *more, *on) == 0, capsys.readouterr().err
+        assert torch.equal(weights_of(tmp_path/name/'checkpoints'/'last.pt'), weights_of(saved/'last.pt'))
+    other = '--mix', 1, .6, *more[3:], '--name', 'other', '--checkpoint', saved/'step_3.pt'
+    assert mixed(sets, tmp_path, *other) == 2
+    assert 'has mix [1.0, 0.5], and this one [1.0, 0.6]' in capsys.readouterr().err
+
+unmixed = {
+    'too few numbers': (['--mix', 1], 'mix is 1.0. Give a number from 0 to 100 for each of viton, vvt'),
+    'nothing at all': (['--mix', 0, 0], 'mix is 0.0 0.0. Give a number'),
+    'less than nothing': (['--mix', '1', '-1'], 'mix is 1.0 -1.0. Give a number'),
+    'an input that one set lacks': (['--mix', 1, 1, '--person_inputs', 'densepose'], 'no densepose file for this frame'),
+    'no folder of one set': (['--viton_dataroot', ''], 'no viton_dataroot. viton_vvt takes viton, vvt'),
+}
+
+@pytest.mark.parametrize('more, message', unmixed.values(), ids=unmixed)
+def test_mixtures_that_cannot_be(sets, more, message, tmp_path, in_process, capsys):
+    assert mixed(sets, tmp_path, '--name', 'w', *more) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count('\n') == 1
+    assert not (tmp_path/'w'/'checkpoints').exists()
+
 def few_of(root, name, n=4): # the first lines of a list, as a list of one's own
     return ''.join((root/name).read_text().splitlines(True)[:n])
 

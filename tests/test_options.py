@@ -180,6 +180,7 @@ training = everywhere | dict(
     display_count=(7, callback('Board', lambda cb: cb.every), 7),
     save_count=(7, callback('SaveCheckpoints', lambda cb: cb.save_count), 7),
     keep=(7, callback('SaveCheckpoints', lambda cb: cb.keep), 7),
+    mix=([1., .5], None, refused('mix is 1.0 0.5. Leave it out: it is for a dataset of several sets')),
     skip_bad=(True, lambda n: len(n['train'] + n['valid']), 2, dict(vvt_dataroot='damaged.pt')),
     category=('lower', region_rows, lower, masked),
     region_margin=(.2, lambda n: region(n).sum().item(), more, masked),
@@ -191,6 +192,7 @@ training = everywhere | dict(
     augment_rotate=(10., augmented('augment_rotate'), 10.),
     augment_colour=(.3, augmented('augment_colour'), .3),
     augment_background=(1., augmented('augment_background'), 1.),
+    augment_cut=(1., augmented('augment_cut'), 1.),
     background_dir=('nowhere', None, refused('nowhere')),
     init_type=('kaiming', spread, more),
     init_variance=(.2, spread, more))

@@ -89,7 +89,7 @@ tryon = dict(everywhere, **data, checkpoint='', warp_cloth_dir='warp-cloth', res
 table = dict(train_warp=train_warp, train_unet=train_unet, train_sams=train_sams, tryon=tryon,
              evaluate=everywhere, compare=everywhere)
 types = {'str': str, 'int': int, 'float': (float, int), 'bool': bool, 'list[str]': list, 'list[int]': list,
-         'Union[float, int]': (float, int)}
+         'list[float]': list, 'Union[float, int]': (float, int)}
 
 @pytest.mark.parametrize('notebook', runs)
 def test_options(notebook):

@@ -43,7 +43,7 @@ def number(
 
 # %% ../../nbs/cli/85_main.ipynb #a7785ae5
 _parsers = {'str': str, 'int': int, 'float': float, 'Union[float, int]': number, # of each type's values
-            'list[str]': str, 'list[int]': int}
+            'list[str]': str, 'list[int]': int, 'list[float]': float}
 
 # %% ../../nbs/cli/85_main.ipynb #ee9219df
 def help_text(

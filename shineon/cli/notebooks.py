@@ -101,7 +101,7 @@ def _synonyms(entry): # in brackets
 class Option:
     "One variable of a parameter cell"
     name:str # variable and option name
-    type:str # `str`, `int`, `float`, `bool`, `list[str]`, `list[int]`, `Union[float, int]`
+    type:str # `str`, `int`, `float`, `bool`, `list[str]`, `list[int]`, `list[float]`, `Union[float, int]`
     default:Any # a plain value
     help:str # its comment
     group:str # the group's heading

@@ -331,7 +331,8 @@ LAYOUTS.add(Layout('own', _own(described_videos), lambda root: (Path(root)/'layo
                    pairs=_own(listed_pairs), photo=_own(_photo), lists=True))
 
 # %% ../../nbs/data/16_datasets.ipynb #3c890e72
-def _several(*_): raise OptionError('viton_vvt_mpv is for training', do='Name one of its sets as dataset')
+def _several(*_): raise OptionError('a dataset of several sets is for training', do='Name one of them as dataset')
 
 # %% ../../nbs/data/16_datasets.ipynb #2372ac84
+LAYOUTS.add(Layout('viton_vvt', _several, lambda root: False, parts=('viton', 'vvt'), validates='viton'))
 LAYOUTS.add(Layout('viton_vvt_mpv', _several, lambda root: False, parts=('viton', 'vvt', 'mpv'), validates='vvt'))

@@ -45,6 +45,7 @@ class Video:
     cloth_fault:DataError|None=None # why there is no photo of the garment worn
     forms:dict[str,str] = field(default_factory=dict) # kind -> the form its files have, where that is known
     source:Path|None=None # the raw video that its frames come from; None: the frames are all there is
+    part:str='' # layout of its set, where several sets are trained on together
 
 # %% ../../nbs/data/12_layouts.ipynb #8431f27b
 def _no_truth(root, video, cloth): return []

@@ -6,6 +6,7 @@
 __all__ = ['picture_names', 'picture_rows', 'show_pictures', 'n_batches', 'ClipDL', 'clip_loaders']
 
 # %% ../../nbs/data/14_loaders.ipynb #5b98f99a
+from collections.abc import Collection
 from functools import partial
 from itertools import islice
 
@@ -19,7 +20,7 @@ from fastcore.basics import patch
 from ..core.errors import OptionError, at_least
 from ..core.run_folder import process_number
 from .augment import Augment
-from .clips import Clips, ClipReader
+from .clips import ClipReader, Clips, MixedClips
 from .labels import INPUTS
 from .layouts import Video
 from .represent import as_picture
@@ -135,19 +136,23 @@ def clip_loaders(
     limit_train_batches:float|int=1., # share of an epoch, or number of batches, to use
     limit_val_batches:float|int=1., # the same of validation
     augment:Augment|None=None, # what may happen to training clips
+    mix:Collection[float]=(), # of several sets: clips of each in an epoch, see `MixedClips`; empty: all of all
+    seed:int=0, # of this draw
 ) -> DataLoaders: # `.train` and `.valid`
     "Loaders of training and validation clips"
     at_least(1, batch_size=batch_size)
     at_least(0, workers=workers)
     number, n = process_number()
-    share = sum(len(v.frames) for v in train)//n # clips of this process
+    clips = partial(Clips, reader=reader, n_frames_total=n_frames_total)
+    mixed = partial(MixedClips, reader=reader, n_frames_total=n_frames_total, mix=mix, seed=seed)
+    to_train = (mixed if mix else clips)(train, augment=augment)
+    share = len(to_train)//n # clips of this process
     if not share and n > 1:
         what = f'{n} processes, but fewer clips to train on'
         raise OptionError(what, do='Use fewer devices, or more data')
-    clips = partial(Clips, reader=reader, n_frames_total=n_frames_total)
     loader = partial(ClipDL, bs=batch_size, num_workers=workers)
     full = batch_size <= share # a last batch of one clip would upset batch norm
-    shuffled = loader(clips(train, augment=augment), shuffle=not no_shuffle, drop_last=full)
+    shuffled = loader(to_train, shuffle=not no_shuffle, drop_last=full)
     dls = DataLoaders(shuffled, loader(clips(valid), shuffle=False), device=device or default_device())
     for d,limit in zip(dls, (limit_train_batches, limit_val_batches)):
         n_batches(limit, 1) # refuses what is no limit

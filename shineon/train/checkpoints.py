@@ -245,7 +245,7 @@ def _refuse_other_networks(learn, state, path): # of a run with other options
         raise OptionError(what, path, _same_options)
 
 # %% ../../nbs/train/45_checkpoints.ipynb #142cc03c
-_fixed = 'dataset', 'seed', 'batch_size', 'no_shuffle', 'network' # and what its network is made of
+_fixed = 'dataset', 'mix', 'seed', 'batch_size', 'no_shuffle', 'network' # and what its network is made of
 _no_matter = 'name', 'experiments_dir', 'overwrite', 'checkpoint', 'weights' # to a run that goes on
 _same_options = 'Go on with the options that it was begun with, or begin a new run from it with --weights'
 

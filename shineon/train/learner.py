@@ -15,7 +15,7 @@ from pathlib import Path
 from ..core.errors import DataError, OptionError, at_least # shineon before fastai
 from ..core.run_folder import (close_run, goes_on, gpu_numbers, note_changes, open_run, process_number,
                                      run_folder, set_aside)
-from ..data.clips import ClipReader
+from ..data.clips import ClipReader, check_mix
 from ..data.frame_files import FILES
 from ..data.framing import measure_framing
 from ..data.layouts import (LAYOUTS, Layout, Video, check_videos, dataset_videos, doubtful_masks, layout_root,
@@ -205,7 +205,8 @@ def find_data(
     layout:Layout, # of the data set
     options:dict, # of the run
 ) -> str|dict[str,str]: # its folder, or of several sets by layout; empty: a trial on a sample set
-    "Folder of a run's data set; `OptionError` where it is not given"
+    "Folder of a run's data set; `OptionError` where it is not given, or where `mix` does not fit it"
+    check_mix(options.get('mix', ()), layout.parts)
     if layout.parts: return {p: _part_root(p, layout, options) for p in layout.parts}
     root = layout_root(layout, options)
     if not root and layout.root_option != 'vvt_dataroot':
@@ -251,6 +252,7 @@ def training_videos(
     roots, train, valid = root if layout.parts else {layout.name: root}, [], []
     for name,folder in roots.items():
         videos = dataset_videos(LAYOUTS[name], folder, datamode, warp_cloth_dir, data_list)
+        for v in videos: v.part = name
         settle_forms(videos, [*reader.kinds, *reader.maybe])
         if skip_bad: videos = whole_videos(videos, reader.kinds, workers, reader.maybe)
         held_out = val_fraction if name == (layout.validates or name) else 0 # several sets are validated on one
