@@ -2855,6 +2855,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'shineon/train/learner.py'),
                                        'shineon.train.learner._process_callbacks': ( 'train/learner.html#_process_callbacks',
                                                                                      'shineon/train/learner.py'),
+                                       'shineon.train.learner._usual': ('train/learner.html#_usual', 'shineon/train/learner.py'),
                                        'shineon.train.learner._writers': ('train/learner.html#_writers', 'shineon/train/learner.py'),
                                        'shineon.train.learner.begin_run': ('train/learner.html#begin_run', 'shineon/train/learner.py'),
                                        'shineon.train.learner.device_facts': ( 'train/learner.html#device_facts',

@@ -213,6 +213,11 @@ def find_data(
         raise OptionError(f'no {layout.root_option or "dataroot"}', do=f'Name the folder of the {layout.name} data set')
     return str(root or '')
 
+# %% ../../nbs/train/49_learner.ipynb #4600c5b3
+def _usual(option): # its default in the networks that have it; None: none has it
+    signatures = (inspect.signature(n.cls).parameters for n in NETWORKS.values())
+    return next((s[option].default for s in signatures if option in s), None)
+
 # %% ../../nbs/train/49_learner.ipynb #fd6f80a2
 def new_network(
     name:str, # of a registered network
@@ -221,7 +226,7 @@ def new_network(
     "A new network by name"
     cls = NETWORKS[name].cls
     taken = inspect.signature(cls).parameters
-    unused = [k for k in options if k not in taken]
+    unused = [k for k in options if k not in taken and options[k] != _usual(k)]
     if unused: print(f'{name} has no option {", ".join(unused)}')
     return cls(**{k: v for k,v in options.items() if k in taken})
 
