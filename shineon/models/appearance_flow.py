@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Pyramid', 'local_correlation', 'AppearanceFlow']
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #9944a61f
+# %% ../../nbs/models/32_appearance_flow.ipynb #ebcf7280
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
@@ -16,23 +16,23 @@ from .layers import (SyncNorm, check_size, config_of, init_weights, input_channe
 from .networks import NETWORKS, Network
 from .warp import warp, warp_frame_inputs, warped_garments
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #8a32397c
+# %% ../../nbs/models/32_appearance_flow.ipynb #030a265e
 def _norm_conv(a, b, stride=1): # norm, activation and a convolution that may halve the size
     conv = nn.Conv2d(a, b, 3, 1, 1) if stride == 1 else nn.Conv2d(a, b, 4, 2, 1)
     return [SyncNorm(a), nn.ReLU(), conv]
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #a56cdb3c
+# %% ../../nbs/models/32_appearance_flow.ipynb #73b813e6
 class _Residual(nn.Module): # two convolutions beside a shortcut
     def __init__(self, ch):
         super().__init__()
         self.layers = nn.Sequential(*_norm_conv(ch, ch), *_norm_conv(ch, ch))
     def forward(self, x): return x + self.layers(x)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #8aa2cd82
+# %% ../../nbs/models/32_appearance_flow.ipynb #182da286
 def _down(a, b, residual): # to half the size
     return nn.Sequential(*_norm_conv(a, b, 2), *[_Residual(b)]*residual)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #b378a108
+# %% ../../nbs/models/32_appearance_flow.ipynb #cc75ffef
 class Pyramid(nn.Module):
     "Features at a 32nd, 16th, 8th and 4th of the size (Lin et al. 2017)"
     def __init__(self,
@@ -64,7 +64,7 @@ class Pyramid(nn.Module):
             features.append(smooth(top))
         return features
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #6bcc1c3d
+# %% ../../nbs/models/32_appearance_flow.ipynb #33e3d6ee
 def local_correlation(
     person:Tensor, # features of the frame, `(b c h w)`
     cloth:Tensor, # features of the garment as it lies now, `(b c h w)`
@@ -76,16 +76,17 @@ def local_correlation(
     shifts = ((y,x) for y in range(side) for x in range(side))
     return torch.stack([(person*cloth[:,:,y:y+h,x:x+w]).sum(1) for y,x in shifts], 1)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #97398684
+# %% ../../nbs/models/32_appearance_flow.ipynb #34bae5c5
 def _head(ch): # of features that are compared -> a correction `(b 2 h w)`
     layers, widths = [], [ch, 64, 48, 32]
     for a,b in zip(widths, widths[1:]): layers += [nn.Conv2d(a, b, 3, 1, 1), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(32, 2, 3, 1, 1))
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #03dfafc2
-_radii = {32: 3, 16: 3, 8: 2, 4: 1} # share of the size -> how far each place looks there
+# %% ../../nbs/models/32_appearance_flow.ipynb #4fdb81d3
+_radii = {32: 3, 16: 3, 8: 2, 4: 1} # share of the size -> how many places away each one looks there
+_farthest = {32: .8, 16: .4, 8: .2, 4: .1} # share of the size -> longest correction there; the frame is 2 wide
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #e7f54e59
+# %% ../../nbs/models/32_appearance_flow.ipynb #bdaceef0
 class AppearanceFlow(nn.Module):
     "Person and product photo to a warped garment: a displacement for each place (Han et al. 2019, Ge et al. 2021)"
     n_frames, flow_warp = 1, False # it treats each frame for itself
@@ -102,7 +103,7 @@ class AppearanceFlow(nn.Module):
         config = config_of(locals())
         super().__init__()
         if finest not in (4, 8, 16): raise OptionError(f'finest is {finest}', do='Choose 4, 8 or 16')
-        self.config, self.radii = config, [r for stride,r in _radii.items() if stride >= finest]
+        self.config, self.strides = config, [stride for stride in _radii if stride >= finest]
         at_least(1, ngf=ngf)
         input_names(person_inputs, cloth_inputs)
         check_size(fine_height, fine_width, 32)
@@ -110,20 +111,20 @@ class AppearanceFlow(nn.Module):
             raise OptionError(f'frames of {fine_height}x{fine_width} are too small for the warp',
                               do='Choose at least 64x64')
         self.person, self.cloth = (Pyramid(input_channels(n), ngf, 2*ngf, finest) for n in (person_inputs, cloth_inputs))
-        self.heads = nn.ModuleList(_head((2*r + 1)**2 + 4*ngf + 2) for r in self.radii)
+        self.heads = nn.ModuleList(_head((2*_radii[s] + 1)**2 + 4*ngf + 2) for s in self.strides)
         init_weights(self, init_type, init_variance)
-        for head in self.heads: init_weights(head[-1], 'normal', 1e-3)
+        for head in self.heads: nn.init.zeros_(head[-1].weight)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #72a94f67
+# %% ../../nbs/models/32_appearance_flow.ipynb #bda6cb72
 def _resized(move, size): # displacements `(b 2 h w)` at another size
     return F.interpolate(move, size=size, mode='bilinear', align_corners=True)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #6e37c90b
+# %% ../../nbs/models/32_appearance_flow.ipynb #969459b9
 def _grid(move): # displacements `(... 2 h w)` -> sampling grids `(... h w 2)`
     base = identity_grid(*move.shape[-2:], device=move.device, dtype=move.dtype) # (h w 2)
     return base + move.movedim(-3, -1)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #49ad6dd1
+# %% ../../nbs/models/32_appearance_flow.ipynb #d2bab494
 @patch
 def displacements(self:AppearanceFlow,
     person:Tensor, # inputs of the person, `(b c h w)`
@@ -131,14 +132,15 @@ def displacements(self:AppearanceFlow,
 ) -> list[Tensor]: # `(b 2 h/32 w/32)`, ..., `(b 2 h/finest w/finest)`: right and down, the frame is 2 wide and high
     "What each level has found, coarse to fine"
     found, move = [], person.new_zeros(len(person), 2, 1, 1)
-    for p,c,head,radius in zip(self.person(person), self.cloth(cloth), self.heads, self.radii):
+    for p,c,head,stride in zip(self.person(person), self.cloth(cloth), self.heads, self.strides):
         move = _resized(move, p.shape[-2:])
         c = warp(c, _grid(move)) # (b width h w)
-        x = torch.cat([local_correlation(p, c, radius), p, c, move], 1)
-        found.append(move := move + head(x)) # (b 2 h w)
+        x = torch.cat([local_correlation(p, c, _radii[stride]), p, c, move], 1)
+        move = move + head(x).tanh()*_farthest[stride] # (b 2 h w)
+        found.append(move)
     return found
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #797b42e2
+# %% ../../nbs/models/32_appearance_flow.ipynb #61b59fa1
 @patch
 def forward(self:AppearanceFlow,
     clip:dict, # a batch of clips: the inputs, and whatever is to be warped
@@ -157,6 +159,6 @@ def forward(self:AppearanceFlow,
     levels = torch.stack([_resized(m, found[-1].shape[-2:]) for m in found], 1) # (b*n 4 2 h/4 w/4)
     return out | dict(coarse=_grid(levels).unflatten(0, (b,n)))
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #11c0e8ff
+# %% ../../nbs/models/32_appearance_flow.ipynb #b6473b0e
 NETWORKS.add(Network('appearance_flow', AppearanceFlow, 'warp', synonyms=('afwm',), notebook='train_warp',
                      blocks=(Pyramid,), frame_inputs=warp_frame_inputs))
