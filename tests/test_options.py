@@ -254,6 +254,8 @@ cases = dict(
         norm_G=('spadeinstance3x3', lambda n: {'InstanceNorm', 'ParametrizedConv2d'} & kinds_of(n['model']),
                 {'InstanceNorm'}),
         spade_hidden=(8, size_of, more),
+        show_cloth=(True, lambda n: n['model'].masks, ['mask']),
+        wt_mask=(.5, weight('mask'), .5),
         gan_mode=('ls', lambda n: n['learn'].gan.gan_mode, 'ls'),
         no_ganFeat_loss=(True, lambda n: n['learn'].gan.wt_feat, 0.),
         wt_feat=(3., lambda n: n['learn'].gan.wt_feat, 3.),
