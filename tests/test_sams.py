@@ -73,6 +73,7 @@ def test_options_of_the_network(sams_run):
 bad_options = [(['--netD_subarch', 'pixel'], 'n_layer'),
                (['--attention_decoder_indices', 5], 'attention_decoder_indices has 5'),
                (['--n_frames_now', 9], 'n_frames_now is 9'), (['--grow', 'fast'], 'grow'), (['--ema', 1], 'decay'),
+               (['--wt_region', 1], 'wt_region needs the input masked'), (['--halve', 'twice'], 'average, nearest'),
                (['--norm_G', 'batch'], 'norm_G'), (['--encoder_input', 'hat'], 'encoder_input')]
 
 def test_options_of_the_command(vvt, in_process, monkeypatch, tmp_path, capsys):

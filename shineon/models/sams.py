@@ -15,8 +15,8 @@ from torch.nn.utils.parametrize import cached
 from ..core.errors import OptionError, at_least
 from ..core.ops import resample
 from ..data.labels import INPUTS
-from .layers import (activation as make_activation, config_of, init_weights, input_names, into_frame,
-                                   join_inputs, warped_names)
+from .layers import (activation as make_activation, check_choice, config_of, init_weights, input_names,
+                                   into_frame, join_inputs, warped_names)
 from .networks import NETWORKS, Network
 from .spade import MultiSPADE, SPADE, SPADEResBlock, SelfAttentiveMultiSPADE
 from .spade import frozen_statistics, parse_norm, resize_maps, warm_up_spectral_norm
@@ -51,19 +51,22 @@ def _check_options(config, names): # `OptionError` for options of the generator 
     if config['flow_warp'] and config['n_frames_total'] < 2: raise OptionError('flow_warp needs n_frames_total > 1')
     if config['show_cloth'] and 'cloth' not in names:
         raise OptionError('show_cloth needs the warped garment', do='Add cloth to cloth_inputs')
+    check_choice('average', 'nearest', halve=config['halve'])
+    check_choice('tanh', 'linear', last_layer=config['last_layer'])
     encoder_input = config['encoder_input']
     if encoder_input not in names:
         raise OptionError(f'encoder_input is {encoder_input!r}', do=f'Choose one of the inputs: {", ".join(names)}')
 
 # %% ../../nbs/models/35_sams.ipynb #cff32a59
-def _blocks(widths, makers, spectral, act): # a block between neighbouring widths, each with its maker of SPADEs
+def _blocks(widths, makers, **kwargs): # a block between neighbouring widths, each with its maker of SPADEs
     pairs = zip(widths, widths[1:], makers)
-    return nn.ModuleList(SPADEResBlock(a, b, make, spectral, act) for a,b,make in pairs)
+    return nn.ModuleList(SPADEResBlock(a, b, make, **kwargs) for a,b,make in pairs)
 
 # %% ../../nbs/models/35_sams.ipynb #2932ae75
-def _makers(n, attentive, label_ch, kwargs): # a maker of SPADEs for each of `n` blocks; some are attentive
-    kinds = (SelfAttentiveMultiSPADE if i in attentive else MultiSPADE for i in range(n))
-    return [partial(kind, label_ch=label_ch, **kwargs) for kind in kinds]
+def _makers(n, attentive, leaky, **kwargs): # a maker of SPADEs for each of `n` blocks; some are attentive
+    several = partial(SelfAttentiveMultiSPADE, leaky=leaky)
+    kinds = (several if i in attentive else MultiSPADE for i in range(n))
+    return [partial(kind, **kwargs) for kind in kinds]
 
 # %% ../../nbs/models/35_sams.ipynb #b38fea8e
 class SamsGenerator(nn.Module):
@@ -88,6 +91,10 @@ class SamsGenerator(nn.Module):
         keep_person:bool=False, # lay the result into the frame, inside the region of `masked`?
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
+        halve:str='average', # how the encoder halves sizes: average or nearest
+        last_layer:str='tanh', # tanh: activation, convolution, tanh; linear: the convolution alone
+        leaky:bool=False, # LeakyReLU(0.2) for relu in residual blocks, and behind the join of attentive ones?
+        encode_zeros:bool=False, # run the encoder on the zeros before a first frame, too?
     ):
         config = config_of(locals())
         super().__init__()
@@ -108,17 +115,18 @@ class SamsGenerator(nn.Module):
 def _build(self:SamsGenerator, widths): # layers; `widths`: channels of each level, outermost first
     c = self.config
     spectral, norm, ks = parse_norm(c['norm_G'])
-    act, n_middle, n_decoder = c['activation'], c['num_middle'], len(widths) - 1
+    act, leaky, n_middle, n_decoder = c['activation'], c['leaky'], c['num_middle'], len(widths) - 1
     in_middle = layer_indices(c['attention_middle_indices'], n_middle, 'attention_middle_indices')
     in_decoder = layer_indices(c['attention_decoder_indices'], n_decoder, 'attention_decoder_indices')
-    kwargs = dict(norm=norm, ks=ks, hidden=c['spade_hidden'], act=act)
+    spade = dict(norm=norm, ks=ks, hidden=c['spade_hidden'], act=act)
     label_ch = {n: INPUTS[n].channels for n in self.keys}
-    one = partial(SPADE, label_ch=label_ch[c['encoder_input']]*self.memory, **kwargs)
+    one = partial(SPADE, label_ch=label_ch[c['encoder_input']]*self.memory, **spade)
+    several, block = dict(label_ch=label_ch, **spade), dict(spectral=spectral, act=act, leaky=leaky)
     self.width = widths[-1] # channels of the innermost features
     self.first = nn.Conv2d(3*self.memory, widths[0], 3, padding=1)
-    self.encoder = _blocks(widths, [one]*n_decoder, spectral, act)
-    self.middle = _blocks([self.width]*(n_middle + 1), _makers(n_middle, in_middle, label_ch, kwargs), spectral, act)
-    self.decoder = _blocks(widths[::-1], _makers(n_decoder, in_decoder, label_ch, kwargs), spectral, act)
+    self.encoder = _blocks(widths, [one]*n_decoder, **block)
+    self.middle = _blocks([self.width]*(n_middle + 1), _makers(n_middle, in_middle, leaky, **several), **block)
+    self.decoder = _blocks(widths[::-1], _makers(n_decoder, in_decoder, leaky, **several), **block)
     self.act = make_activation(act, inplace=True)
     self.last = nn.Conv2d(widths[0], 3 + len(self.masks), 3, padding=1)
 
@@ -127,6 +135,11 @@ def _build(self:SamsGenerator, widths): # layers; `widths`: channels of each lev
 @torch.no_grad()
 def _show_half(self:SamsGenerator): # the mask of the garment, the last channel, begins at one half everywhere
     for p in self.last.parameters(): p[-1].zero_()
+
+# %% ../../nbs/models/35_sams.ipynb #4f6f59ba
+@patch
+def _half_size(self:SamsGenerator, x): # features `(b c h w)`, half as large; an odd row or column at the end counts
+    return x[...,::2,::2] if self.config['halve'] == 'nearest' else F.avg_pool2d(x, 2, ceil_mode=True)
 
 # %% ../../nbs/models/35_sams.ipynb #59f1fa5f
 @patch
@@ -149,7 +162,7 @@ def encode(self:SamsGenerator,
     x = self.first(before) # (b ngf h w)
     for block in self.encoder:
         x = block(x, resize_maps(context, x.shape[-2:])) # (b 2*ngf h w) ... (b 16*ngf h/8 w/8)
-        x = F.avg_pool2d(x, 2, ceil_mode=True) # (b 2*ngf h/2 w/2) ... (b 16*ngf h/16 w/16)
+        x = self._half_size(x) # (b 2*ngf h/2 w/2) ... (b 16*ngf h/16 w/16)
     return x
 
 # %% ../../nbs/models/35_sams.ipynb #e06e466b
@@ -170,8 +183,9 @@ def decode(self:SamsGenerator,
     for block,size in zip(self.decoder, reversed(sizes)):
         x = F.interpolate(x, size=size, mode='nearest') # (b 16*ngf h/8 w/8) ... (b 2*ngf h w)
         x = block(x, _resize_all(labels, size)) # (b 8*ngf h/8 w/8) ... (b ngf h w)
-    y = self.last(self.act(x)).to(maps.dtype) # (b 3|4|5 h w)
-    return y[:,:3].tanh(), dict(zip(self.masks, y[:,3:].sigmoid().split(1, 1)))
+    bounded = self.config['last_layer'] == 'tanh'
+    y = self.last(self.act(x) if bounded else x).to(maps.dtype) # (b 3|4|5 h w)
+    return y[:,:3].tanh() if bounded else y[:,:3], dict(zip(self.masks, y[:,3:].sigmoid().split(1, 1)))
 
 # %% ../../nbs/models/35_sams.ipynb #2d3e6fc6
 @patch
@@ -209,6 +223,7 @@ def frame_history(self:SamsGenerator,
 @patch
 def _features(self:SamsGenerator, before, context, known, alone): # what the decoder begins with: of the past, or zeros
     b, _, _, h, w = context.shape
+    if self.config['encode_zeros']: return self.encode(before.flatten(1,2), context.flatten(1,2)) # (b 16*ngf h/16 w/16)
     if not alone: return self.encode(before.flatten(1,2), context.flatten(1,2)) * known.amax(1) # (b 16*ngf h/16 w/16)
     return context.new_zeros(b, self.width, *self.sizes(h, w)[-1]) # (b 16*ngf h/16 w/16)
 

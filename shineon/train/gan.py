@@ -15,8 +15,8 @@ from ..core.errors import OptionError, at_least # shineon before fastai
 from ..models.critics import PatchGAN, multiscale_input, temporal_input
 from .callback import TrainingCallback, TrainingMetric, mixed_precision, terms_of
 from .distributed import all_reduce_mean
-from .losses import (VGGPerceptual, WeightedLoss, frame_mean, frames_like, mean_within, region_pixels,
-                                  vgg19_weights)
+from .losses import (VGGPerceptual, WeightedLoss, frame_mean, frames_like, mean_within, newest,
+                                  region_pixels, region_terms, vgg19_weights)
 
 import torch, torch.nn.functional as F
 from fastai.callback.fp16 import MixedPrecision
@@ -89,11 +89,15 @@ class SamsLoss(WeightedLoss):
         wt_l1:float=1., # weight of the pixels
         wt_vgg:float=1., # weight of the perceptual loss; 0 needs no VGG19
         wt_mask:float=1., # weight of the mask through which the garment shows, where the network has one
+        wt_region:float=0., # weight of L1 per pixel of the region, see `region_terms`
+        wt_ssim:float=0., # weight of 1 - SSIM, see `region_terms`
         keep_person:bool=False, # does the network keep the person? Then only the region counts for that mask
         vgg:VGGPerceptual|None=None, # the perceptual loss; made with `vgg19_weights()` when needed and not given
+        l1_newest:bool=False, # L1 of the newest frame of a clip alone?
     ):
         super().__init__()
-        self.weights, self.keep_person = dict(l1=wt_l1, vgg=wt_vgg, mask=wt_mask), keep_person
+        self.weights = dict(l1=wt_l1, vgg=wt_vgg, mask=wt_mask, region=wt_region, dissimilarity=wt_ssim)
+        self.keep_person, self.l1_newest = keep_person, l1_newest
         self.vgg = (vgg or VGGPerceptual(vgg19_weights())) if wt_vgg else None
 
 # %% ../../nbs/train/43_gan.ipynb #5f336af9
@@ -114,9 +118,10 @@ def forward(self:SamsLoss,
     counts = frames_like(clip['valid'], x).flatten(-3).squeeze(-1) > 0 # b n
     fake, real = x[counts], frames_like(clip['image'], x)[counts] # f 3 h w
     terms = dict(l1=frame_mean((fake - real).abs()))
+    if self.l1_newest: terms['l1'] = frame_mean(*map(newest, ((x - clip['image']).abs(), clip['valid'])))
     if self.vgg is not None: terms['vgg'] = self.vgg(fake, real)
     if 'mask' in pred: terms['mask'] = self._mask_term(pred['mask'], clip)
-    return self.total(**terms)
+    return self.total(**terms, **region_terms(self.weights, x, clip))
 
 # %% ../../nbs/train/43_gan.ipynb #9b6c6979
 class Critic:
