@@ -14,8 +14,9 @@ from shineon.models.networks import NETWORKS
 from shineon.models.warp import warp
 from shineon.sample.dataset import make_sample
 from shineon.tryon.dress import bent_frames, dress, paste, tryon_reader
+from shineon.tryon.full_size import full_size_frame
 from shineon.tryon.methods import dress_methods
-from shineon.tryon.own_size import read_framing
+from shineon.tryon.own_size import OwnSize, read_framing
 from shineon.tryon.steady import whereabouts
 
 placed = dict(fine_height=128, fine_width=64)
@@ -31,7 +32,8 @@ def networks():
     return dict(warp=warp,
                 plain=make['unet'](['densepose'], ngf=4).eval(),
                 unet=make['unet'](['masked','cocopose'], ngf=4, keep_person=True).eval(),
-                sams=make['sams'](['masked','cocopose'], keep_person=True, **sams).eval())
+                sams=make['sams'](['masked','cocopose'], keep_person=True, **sams).eval(),
+                showing=make['sams'](['masked','cocopose'], keep_person=True, show_cloth=True, **sams).eval())
 
 @pytest.fixture(scope='module')
 def files(networks, tmp_path_factory):
@@ -140,7 +142,7 @@ def large(tmp_path_factory):
     root = tmp_path_factory.mktemp('large')/'vvt'
     return make_sample(root, n_train=1, n_test=2, n_frames=4, height=256, width=128, seed=1)
 
-@pytest.mark.parametrize('network', ['unet', 'sams', 'plain'])
+@pytest.mark.parametrize('network', ['unet', 'sams', 'showing', 'plain'])
 def test_own_size(network, tryon, large, tmp_path):
     more = ['--out_size', 'source'] if network == 'plain' else [] # the others keep the person
     status, _, said = tryon(network, '--out_fmt', 'png', 'mp4', *more, root=large)
@@ -148,6 +150,23 @@ def test_own_size(network, tryon, large, tmp_path):
     assert untouched(tmp_path/'test_results'/'dressed', large, (256, 128)) > .5
     for film in (tmp_path/'test_results'/'dressed').glob('*/*.mp4'):
         assert (video_info(film)['height'], video_info(film)['width']) == (256, 128)
+
+def test_the_garment_is_sharp_at_its_own_size(networks, large):
+    "SAMS-GAN's mask shows the photo itself: what its picture has of the garment is taken out, as for UNet-Mask"
+    net, (cloth, video) = networks['showing'], pairs_of(large)[0]
+    reader = tryon_reader(net, networks['warp'], **placed)
+    size, source = OwnSize(video, reader, cloth), read_picture(video.frames[0].files['image'])
+    def picture(colour, mask, canvas): # of a network that draws one colour, under a mask of one value
+        net.decode = lambda x, labels: (0*labels['cloth'] + colour, dict(mask=0*labels['cloth'][:,:1] + mask))
+        try: frame = next(iter(dress(video, reader, net, networks['warp'], cloth)))
+        finally: del net.decode
+        return full_size_frame(source, size.places[0], frame, canvas, kept=True)[0].astype(int)
+    def apart(a, b): return np.abs(a - b).max()
+    sharp, soft = (picture(0., 1., canvas) for canvas in (size.canvas, None))
+    assert apart(picture(-1., 1., size.canvas), sharp) <= 1 and apart(picture(-1., 0., size.canvas), sharp) > 100
+    black = picture(0., 1., 0*size.canvas) # another photo at full size: all of the garment comes from it
+    changed = (black != source).any(-1)
+    assert (black[changed] == 0).mean() > .5 and (soft[changed] == 0).mean() < .1 and apart(sharp, soft) > 20
 
 def test_network_size(tryon, large, tmp_path):
     assert tryon('unet', '--out_fmt', 'png', '--out_size', 'network', root=large)[0] == 0

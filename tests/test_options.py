@@ -105,6 +105,7 @@ def size_of(n): return sum(p.numel() for p in n['model'].parameters())
 def size_of_temporal(n): return sum(p.numel() for p in n['temporal'].parameters())
 def spread(n): return next(p for p in n['model'].parameters() if p.ndim == 4).std().item()
 def kinds_of(net): return {type(m).__name__ for m in net.modules()}
+def norms(net): return sum(type(m).__name__ == 'InstanceNorm' for m in net.modules())
 def attentions(n): return [type(m).__name__ for m in n['model'].modules()].count('SelfAttention')
 def config(name): return lambda n: n['model'].config[name]
 def weight(name): return lambda n: n['loss'].weights[name]
@@ -206,6 +207,9 @@ dressing = dict( # networks that take a warped garment
     keep_person=(True, lambda n: (n['model'].keep_person, 'masked' in clip(n)), (True, True)),
     activation=('gelu', config('activation'), 'gelu'),
     wt_l1=(.5, weight('l1'), .5),
+    wt_region=(.5, weight('region'), .5, dict(keep_person=True)),
+    wt_ssim=(.5, weight('dissimilarity'), .5),
+    l1_newest=(True, lambda n: n['loss'].l1_newest, True),
     wt_vgg=(.5, lambda n: (n['loss'].weights['vgg'], type(n['loss'].vgg).__name__), (.5, 'NoVGG')),
     vgg_weights=('nowhere.pth', None, refused("no such file of VGG19's weights: nowhere.pth"),
                  dict(wt_vgg=1.)))
@@ -220,7 +224,9 @@ cases = dict(
         cloth_mask_threshold=(60, lambda n: clip(n)['cloth_mask'].sum().item(), other),
         ngf=(5, size_of, more),
         grid_size=(7, lambda n: n['model'].regression[-1].out_features, 2*7*7),
-        grid_reg=(.3, weight('grid'), .3)),
+        grid_reg=(.3, weight('grid'), .3),
+        correlate_at=('cloth', config('correlate_at'), 'cloth'),
+        align_corners=(False, config('align_corners'), False)),
     train_unet=training | dressing | dict(
         network=('mine', None, refused("no network is called 'mine'")),
         checkpoint=('unet.pt', went_on, 'unet.pt'),
@@ -230,7 +236,8 @@ cases = dict(
         self_attn=(True, size_of, more),
         num_attn=(1, attentions, 2, dict(self_attn=True)),
         wt_mask=(.5, weight('mask'), .5),
-        pen_flow_mask=(.5, weight('flow_mask'), .5)),
+        pen_flow_mask=(.5, weight('flow_mask'), .5),
+        last_norm=(True, lambda n: norms(n['model']), more)),
     train_sams=training | dressing | dict(
         checkpoint=('sams.pt', went_on, 'sams.pt'),
         weights=('sams.pt', config('num_middle'), 2),
@@ -256,6 +263,12 @@ cases = dict(
         norm_G=('spadeinstance3x3', lambda n: {'InstanceNorm', 'ParametrizedConv2d'} & kinds_of(n['model']),
                 {'InstanceNorm'}),
         spade_hidden=(8, size_of, more),
+        show_cloth=(True, lambda n: n['model'].masks, ['mask']),
+        wt_mask=(.5, weight('mask'), .5),
+        halve=('nearest', config('halve'), 'nearest'),
+        last_layer=('linear', config('last_layer'), 'linear'),
+        leaky=(True, lambda n: 'LeakyReLU' in kinds_of(n['model']), True),
+        encode_zeros=(True, config('encode_zeros'), True),
         gan_mode=('ls', lambda n: n['learn'].gan.gan_mode, 'ls'),
         no_ganFeat_loss=(True, lambda n: n['learn'].gan.wt_feat, 0.),
         wt_feat=(3., lambda n: n['learn'].gan.wt_feat, 3.),

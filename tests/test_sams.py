@@ -73,6 +73,7 @@ def test_options_of_the_network(sams_run):
 bad_options = [(['--netD_subarch', 'pixel'], 'n_layer'),
                (['--attention_decoder_indices', 5], 'attention_decoder_indices has 5'),
                (['--n_frames_now', 9], 'n_frames_now is 9'), (['--grow', 'fast'], 'grow'), (['--ema', 1], 'decay'),
+               (['--wt_region', 1], 'wt_region needs the input masked'), (['--halve', 'twice'], 'average, nearest'),
                (['--norm_G', 'batch'], 'norm_G'), (['--encoder_input', 'hat'], 'encoder_input')]
 
 def test_options_of_the_command(vvt, in_process, monkeypatch, tmp_path, capsys):
@@ -91,6 +92,20 @@ def test_options_of_the_command(vvt, in_process, monkeypatch, tmp_path, capsys):
         err = capsys.readouterr().err
         assert part in err and err.count('\n') == 1
     assert not (tmp_path/'experiments'/'bad'/'params.yaml').exists()
+
+def test_the_garment_shows(vvt, in_process, monkeypatch, tmp_path, capsys):
+    "A run with `show_cloth`, frame by frame: the mask is learned, kept in the checkpoint, and shown among the pictures"
+    monkeypatch.chdir(tmp_path)
+    options = ['--show_cloth', '--keep_person', '--flow_warp', '--person_inputs', 'masked', 'flow']
+    assert main(train('showing', vvt, '--fast_dev_run', *options, '--frame_checkpointing', '--display_count', 1)) == 0
+    folder = tmp_path/'experiments'/'showing'
+    assert metrics_of(folder)['mask'] > 0 and 'mask/train' in events(folder).Tags()['scalars']
+    model = load_model(last(folder))
+    assert model.masks == ['flow_mask', 'mask'] and model.keep_person
+    mask = model.state_dict()['last.weight'][-1]
+    assert mask.abs().max() > 0 # it began at 0: half everywhere
+    assert main(train('bad', vvt, '--fast_dev_run', '--show_cloth', '--cloth_inputs', 'cloth_mask')) == 2
+    assert 'Add cloth to cloth_inputs' in capsys.readouterr().err
 
 # stop and go on
 

@@ -48,6 +48,15 @@ def test_small_presets_run(name, vvt, in_process, monkeypatch, tmp_path):
     asked = run['options'] | run['asked']
     assert all(asked[k] == v for k,v in read_preset(name)[1].items() if k not in ('model', 'ngf', 'ngf_pow_inner'))
 
+def test_reference_presets(asked):
+    "They ask for the reference's exact form, and otherwise for what is the default"
+    form = dict(warp=dict(correlate_at='cloth', align_corners=False), unet=dict(last_norm=True, l1_newest=True),
+                sams=dict(halve='nearest', last_layer='linear', leaky=True, encode_zeros=True, l1_newest=True,
+                          no_ganFeat_loss=True, n_frames_now=1))
+    for model in form: assert main(['train', '--preset', f'reference_{model}']) == 0
+    for (notebook,params), (model,differs) in zip(asked, form.items()):
+        assert notebook == f'train_{model}' and params == defaults(notebook) | differs | dict(name=params['name'])
+
 def test_the_command_line_counts_more(asked, tmp_path):
     text = 'model: tom\nlr: 1e-3\nself_attn: true\nperson_inputs: [agnostic]\nbatch_size: 2\n'
     (tmp_path/'mine.yaml').write_text(text)

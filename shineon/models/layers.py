@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'INITS', 'Sine', 'activation', 'InstanceNorm', 'SyncNorm', 'SelfAttention', 'AttentionProbe',
            'attention_maps', 'input_names', 'input_channels', 'warped_names', 'join_inputs', 'into_frame', 'config_of',
-           'check_size', 'init_weights']
+           'check_size', 'check_choice', 'init_weights']
 
 # %% ../../nbs/models/30_layers.ipynb #25a9ee14
 import torch, torch.distributed as dist, torch.nn.functional as F
@@ -243,6 +243,15 @@ def check_size(
     if h%multiple or w%multiple or h*w == 0:
         raise OptionError(f'frames of {h}x{w} do not fit this network',
                           do=f'Choose a fine_height and fine_width that are multiples of {multiple}')
+
+# %% ../../nbs/models/30_layers.ipynb #8bd5c937
+def check_choice(
+    *choices:str, # values that it may have
+    **options:str, # values by name
+):
+    "`OptionError` for an option of a network that is none of its choices"
+    for k,v in options.items():
+        if v not in choices: raise OptionError(f'{k} is {v!r}', do=f'Choose from {", ".join(choices)}')
 
 # %% ../../nbs/models/30_layers.ipynb #7f8f5770
 INITS = dict(

@@ -15,8 +15,8 @@ from torch.nn.utils.parametrize import cached
 from ..core.errors import OptionError, at_least
 from ..core.ops import resample
 from ..data.labels import INPUTS
-from .layers import (activation as make_activation, config_of, init_weights, input_names, into_frame,
-                                   join_inputs, warped_names)
+from .layers import (activation as make_activation, check_choice, config_of, init_weights, input_names,
+                                   into_frame, join_inputs, warped_names)
 from .networks import NETWORKS, Network
 from .spade import MultiSPADE, SPADE, SPADEResBlock, SelfAttentiveMultiSPADE
 from .spade import frozen_statistics, parse_norm, resize_maps, warm_up_spectral_norm
@@ -49,19 +49,24 @@ def _check_options(config, names): # `OptionError` for options of the generator 
     at_least(0, num_middle=config['num_middle'], ngf_pow_outer=config['ngf_pow_outer'])
     at_least(config['ngf_pow_outer'], ngf_pow_inner=config['ngf_pow_inner'])
     if config['flow_warp'] and config['n_frames_total'] < 2: raise OptionError('flow_warp needs n_frames_total > 1')
+    if config['show_cloth'] and 'cloth' not in names:
+        raise OptionError('show_cloth needs the warped garment', do='Add cloth to cloth_inputs')
+    check_choice('average', 'nearest', halve=config['halve'])
+    check_choice('tanh', 'linear', last_layer=config['last_layer'])
     encoder_input = config['encoder_input']
     if encoder_input not in names:
         raise OptionError(f'encoder_input is {encoder_input!r}', do=f'Choose one of the inputs: {", ".join(names)}')
 
 # %% ../../nbs/models/35_sams.ipynb #cff32a59
-def _blocks(widths, makers, spectral, act): # a block between neighbouring widths, each with its maker of SPADEs
+def _blocks(widths, makers, **kwargs): # a block between neighbouring widths, each with its maker of SPADEs
     pairs = zip(widths, widths[1:], makers)
-    return nn.ModuleList(SPADEResBlock(a, b, make, spectral, act) for a,b,make in pairs)
+    return nn.ModuleList(SPADEResBlock(a, b, make, **kwargs) for a,b,make in pairs)
 
 # %% ../../nbs/models/35_sams.ipynb #2932ae75
-def _makers(n, attentive, label_ch, kwargs): # a maker of SPADEs for each of `n` blocks; some are attentive
-    kinds = (SelfAttentiveMultiSPADE if i in attentive else MultiSPADE for i in range(n))
-    return [partial(kind, label_ch=label_ch, **kwargs) for kind in kinds]
+def _makers(n, attentive, leaky, **kwargs): # a maker of SPADEs for each of `n` blocks; some are attentive
+    several = partial(SelfAttentiveMultiSPADE, leaky=leaky)
+    kinds = (several if i in attentive else MultiSPADE for i in range(n))
+    return [partial(kind, **kwargs) for kind in kinds]
 
 # %% ../../nbs/models/35_sams.ipynb #b38fea8e
 class SamsGenerator(nn.Module):
@@ -82,40 +87,59 @@ class SamsGenerator(nn.Module):
         spade_hidden:int=128, # features between a label map and what it does; fewer are faster at large sizes
         activation:str='relu', # relu, gelu, swish or sine
         flow_warp:bool=False, # blend with the previous result moved by flow? Needs several frames
+        show_cloth:bool=False, # draw a mask through which the warped garment shows
         keep_person:bool=False, # lay the result into the frame, inside the region of `masked`?
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
+        halve:str='average', # how the encoder halves sizes: average or nearest
+        last_layer:str='tanh', # tanh: activation, convolution, tanh; linear: the convolution alone
+        leaky:bool=False, # LeakyReLU(0.2) for relu in residual blocks, and behind the join of attentive ones?
+        encode_zeros:bool=False, # run the encoder on the zeros before a first frame, too?
     ):
         config = config_of(locals())
         super().__init__()
         names = input_names(person_inputs, cloth_inputs)
         _check_options(config, names)
         self.config, self.n_frames, self.flow_warp, self.keep_person = config, n_frames_total, flow_warp, keep_person
+        self.masks = ['flow_mask']*flow_warp + ['mask']*show_cloth # drawn beside the picture, in this order
         self.memory = max(n_frames_total-1, 1) # frames that a frame is drawn from
         self.keys = dict(zip(sorted(names), warped_names(sorted(names)))) # name -> clip key
         self.encoder_key = self.keys[encoder_input]
         powers = range(ngf_pow_outer, ngf_pow_inner+1, ngf_pow_step)
         self._build([int(ngf_power_base**p) for p in powers])
         warm_up_spectral_norm(init_weights(self, init_type, init_variance))
+        if show_cloth: self._show_half()
 
 # %% ../../nbs/models/35_sams.ipynb #40c68801
 @patch
 def _build(self:SamsGenerator, widths): # layers; `widths`: channels of each level, outermost first
     c = self.config
     spectral, norm, ks = parse_norm(c['norm_G'])
-    act, n_middle, n_decoder = c['activation'], c['num_middle'], len(widths) - 1
+    act, leaky, n_middle, n_decoder = c['activation'], c['leaky'], c['num_middle'], len(widths) - 1
     in_middle = layer_indices(c['attention_middle_indices'], n_middle, 'attention_middle_indices')
     in_decoder = layer_indices(c['attention_decoder_indices'], n_decoder, 'attention_decoder_indices')
-    kwargs = dict(norm=norm, ks=ks, hidden=c['spade_hidden'], act=act)
+    spade = dict(norm=norm, ks=ks, hidden=c['spade_hidden'], act=act)
     label_ch = {n: INPUTS[n].channels for n in self.keys}
-    one = partial(SPADE, label_ch=label_ch[c['encoder_input']]*self.memory, **kwargs)
+    one = partial(SPADE, label_ch=label_ch[c['encoder_input']]*self.memory, **spade)
+    several, block = dict(label_ch=label_ch, **spade), dict(spectral=spectral, act=act, leaky=leaky)
     self.width = widths[-1] # channels of the innermost features
     self.first = nn.Conv2d(3*self.memory, widths[0], 3, padding=1)
-    self.encoder = _blocks(widths, [one]*n_decoder, spectral, act)
-    self.middle = _blocks([self.width]*(n_middle + 1), _makers(n_middle, in_middle, label_ch, kwargs), spectral, act)
-    self.decoder = _blocks(widths[::-1], _makers(n_decoder, in_decoder, label_ch, kwargs), spectral, act)
+    self.encoder = _blocks(widths, [one]*n_decoder, **block)
+    self.middle = _blocks([self.width]*(n_middle + 1), _makers(n_middle, in_middle, leaky, **several), **block)
+    self.decoder = _blocks(widths[::-1], _makers(n_decoder, in_decoder, leaky, **several), **block)
     self.act = make_activation(act, inplace=True)
-    self.last = nn.Conv2d(widths[0], 4 if self.flow_warp else 3, 3, padding=1)
+    self.last = nn.Conv2d(widths[0], 3 + len(self.masks), 3, padding=1)
+
+# %% ../../nbs/models/35_sams.ipynb #db047530
+@patch
+@torch.no_grad()
+def _show_half(self:SamsGenerator): # the mask of the garment, the last channel, begins at one half everywhere
+    for p in self.last.parameters(): p[-1].zero_()
+
+# %% ../../nbs/models/35_sams.ipynb #4f6f59ba
+@patch
+def _half_size(self:SamsGenerator, x): # features `(b c h w)`, half as large; an odd row or column at the end counts
+    return x[...,::2,::2] if self.config['halve'] == 'nearest' else F.avg_pool2d(x, 2, ceil_mode=True)
 
 # %% ../../nbs/models/35_sams.ipynb #59f1fa5f
 @patch
@@ -138,7 +162,7 @@ def encode(self:SamsGenerator,
     x = self.first(before) # (b ngf h w)
     for block in self.encoder:
         x = block(x, resize_maps(context, x.shape[-2:])) # (b 2*ngf h w) ... (b 16*ngf h/8 w/8)
-        x = F.avg_pool2d(x, 2, ceil_mode=True) # (b 2*ngf h/2 w/2) ... (b 16*ngf h/16 w/16)
+        x = self._half_size(x) # (b 2*ngf h/2 w/2) ... (b 16*ngf h/16 w/16)
     return x
 
 # %% ../../nbs/models/35_sams.ipynb #e06e466b
@@ -150,7 +174,7 @@ def _resize_all(labels, size): # label maps by name -> the same at another size
 def decode(self:SamsGenerator,
     x:Tensor, # of `encode`; zeros where there is no past
     labels:dict[str,Tensor], # this frame's label maps by name, `(b k h w)`
-) -> tuple[Tensor,Tensor]: # new picture `(b 3 h w)`; its weight `(b 1 h w)`, with no channel unless `flow_warp`
+) -> tuple[Tensor,dict[str,Tensor]]: # new picture, `(b 3 h w)`; masks that the network has, `(b 1 h w)` each
     "The new picture: middle and decoder"
     maps = next(iter(labels.values()))
     *sizes, inner = self.sizes(*maps.shape[-2:])
@@ -159,8 +183,9 @@ def decode(self:SamsGenerator,
     for block,size in zip(self.decoder, reversed(sizes)):
         x = F.interpolate(x, size=size, mode='nearest') # (b 16*ngf h/8 w/8) ... (b 2*ngf h w)
         x = block(x, _resize_all(labels, size)) # (b 8*ngf h/8 w/8) ... (b ngf h w)
-    y = self.last(self.act(x)).to(maps.dtype) # (b 3|4 h w)
-    return y[:,:3].tanh(), y[:,3:].sigmoid()
+    bounded = self.config['last_layer'] == 'tanh'
+    y = self.last(self.act(x) if bounded else x).to(maps.dtype) # (b 3|4|5 h w)
+    return y[:,:3].tanh() if bounded else y[:,:3], dict(zip(self.masks, y[:,3:].sigmoid().split(1, 1)))
 
 # %% ../../nbs/models/35_sams.ipynb #2d3e6fc6
 @patch
@@ -198,6 +223,7 @@ def frame_history(self:SamsGenerator,
 @patch
 def _features(self:SamsGenerator, before, context, known, alone): # what the decoder begins with: of the past, or zeros
     b, _, _, h, w = context.shape
+    if self.config['encode_zeros']: return self.encode(before.flatten(1,2), context.flatten(1,2)) # (b 16*ngf h/16 w/16)
     if not alone: return self.encode(before.flatten(1,2), context.flatten(1,2)) * known.amax(1) # (b 16*ngf h/16 w/16)
     return context.new_zeros(b, self.width, *self.sizes(h, w)[-1]) # (b 16*ngf h/16 w/16)
 
@@ -207,6 +233,15 @@ def _laid_in(self:SamsGenerator, drawn, clip, i): # into frame `i` of the clip, 
     if not self.keep_person: return drawn
     return into_frame(drawn, *(join_inputs(clip, [k])[:,i] for k in ('image','masked')))
 
+# %% ../../nbs/models/35_sams.ipynb #d142c195
+@patch
+def _blended(self:SamsGenerator, new, masks, frame, previous, known): # picture, previous result, garment: (b 3 h w)
+    if self.flow_warp:
+        stay = (1 - masks['flow_mask'])*known # (b 1 h w)
+        new = stay*resample(previous, join_inputs(frame, ['flow'])[:,0]) + (1 - stay)*new # (b 3 h w)
+    if 'mask' not in masks: return new
+    return (1 - masks['mask'])*new + masks['mask']*frame[self.keys['cloth']][:,0]
+
 # %% ../../nbs/models/35_sams.ipynb #08fb9b24
 @patch
 def draw_frame(self:SamsGenerator,
@@ -214,20 +249,17 @@ def draw_frame(self:SamsGenerator,
     i:int, # number of the frame in its clip
     history:dict, # as from `frame_history`, with results up to frame `i-1`
     alone:bool=False, # is it known that no frame lies before it?
-) -> dict: # `result` `(b 3 h w)`, with `flow_warp` also `flow_mask` `(b 1 h w)`
+) -> dict: # `result` `(b 3 h w)`; with `flow_warp` also `flow_mask`, with `show_cloth` `mask`, `(b 1 h w)` each
     "Draw one frame"
     window = slice(i, i + self.memory)
     before, context, known = (history[part][:,window] for part in ('result','context','there')) # (b k 3|c|1 h w)
     frame = {key: clip[key][:,i:i+1] for key in (*self.keys.values(), 'flow') if key in clip}
     labels = {n: join_inputs(frame, [key])[:,0] for n,key in self.keys.items()} # (b c h w) each
     x = self._features(before, context, known, alone or self.n_frames == 1) # (b 16*ngf h/16 w/16)
-    new, weight = self.decode(x, labels) # (b 3 h w), (b 0|1 h w)
-    there = history['there'][:,i+self.memory] # (b 1 1 1)
-    if not self.flow_warp: return dict(result=self._laid_in(new, clip, i)*there)
-    stay = (1 - weight)*known[:,-1] # (b 1 h w)
-    moved = resample(before[:,-1], join_inputs(frame, ['flow'])[:,0]) # (b 3 h w)
-    result = self._laid_in(stay*moved + (1 - stay)*new, clip, i) # (b 3 h w)
-    return dict(result=result*there, flow_mask=weight*there)
+    new, masks = self.decode(x, labels) # (b 3 h w), (b 1 h w) each
+    drawn = self._blended(new, masks, frame, before[:,-1], known[:,-1]) # (b 3 h w)
+    out, there = dict(result=self._laid_in(drawn, clip, i)) | masks, history['there'][:,i+self.memory]
+    return {k: x*there for k,x in out.items()}
 
 # %% ../../nbs/models/35_sams.ipynb #ee7d97ee
 @patch
@@ -248,7 +280,7 @@ def forward(self:SamsGenerator,
     clip:dict, # a batch of clips
     n_frames_now:int|None=None, # draw this many of the last frames; all when not given
     past:dict|None=None, # what `step` returned for the frame before the clip; `None` where the video starts
-) -> dict: # `result` `(b n 3 h w)`, with `flow_warp` also `flow_mask` `(b n 1 h w)`; zeros for frames not drawn
+) -> dict: # `result` `(b n 3 h w)` and what masks there are, `(b n 1 h w)`; zeros for frames not drawn
     "Draw the frames of some clips, from old to new"
     return self._draw_clip(clip, n_frames_now, past)[0]
 

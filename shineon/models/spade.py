@@ -128,12 +128,14 @@ class SelfAttentiveMultiSPADE(nn.Module):
     def __init__(self,
         ch:int, # channels of the features
         label_ch:dict[str,int], # name of a label map -> its channels
+        leaky:bool=False, # a LeakyReLU(0.2) behind the join?
         **kwargs, # `norm`, `ks`, `hidden` and `act` of `SPADE`
     ):
         super().__init__()
         self.spades = nn.ModuleDict({n: SPADE(ch, label_ch[n], **kwargs) for n in sorted(label_ch)})
         self.attention = SelfAttention(ch*len(label_ch))
         self.join = nn.Conv2d(ch*len(label_ch), ch, 3, padding=1)
+        self.act = nn.LeakyReLU(.2) if leaky else nn.Identity()
 
     def forward(self,
         x:Tensor, # features, `(b ch h w)`
@@ -141,7 +143,7 @@ class SelfAttentiveMultiSPADE(nn.Module):
     ) -> Tensor: # shape of `x`
         "Features as all label maps together want them"
         x = torch.cat([spade(x, maps[n]) for n,spade in self.spades.items()], 1) # (b maps*ch h w)
-        return self.join(self.attention(x)) # (b ch h w)
+        return self.act(self.join(self.attention(x))) # (b ch h w)
 
 # %% ../../nbs/models/34_spade.ipynb #257a085c
 def warm_up_spectral_norm(
@@ -182,6 +184,7 @@ class SPADEResBlock(nn.Module):
         make_spade:Callable[[int],nn.Module], # channels -> a layer that takes features and label maps
         spectral:bool=True, # spectral norm on the convolutions?
         act:str='relu', # an `activation`
+        leaky:bool=False, # LeakyReLU(0.2) in place of relu?
     ):
         super().__init__()
         mid = min(in_ch, out_ch)
@@ -190,7 +193,7 @@ class SPADEResBlock(nn.Module):
         self.spade2, self.conv2 = make_spade(mid), norm(nn.Conv2d(mid, out_ch, 3, padding=1))
         self.learned = in_ch != out_ch
         if self.learned: self.spade_s, self.conv_s = make_spade(in_ch), norm(nn.Conv2d(in_ch, out_ch, 1, bias=False))
-        self.act = activation(act, inplace=True)
+        self.act = nn.LeakyReLU(.2, inplace=True) if leaky and act == 'relu' else activation(act, inplace=True)
 
     def forward(self,
         x:Tensor, # features, `(b in_ch h w)`

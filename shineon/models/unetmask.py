@@ -25,10 +25,10 @@ def _down(i, a, b, attention, act): # level `i` on the way down: a channels to b
     return nn.Sequential(*layers)
 
 # %% ../../nbs/models/33_unetmask.ipynb #f889dede
-def _up(i, a, b, attention, act): # level `i` on the way up: a channels to b at twice the size
+def _up(i, a, b, attention, act, last_norm): # level `i` on the way up: a channels to b at twice the size
     twice = nn.Upsample(scale_factor=2, mode='bilinear')
     layers = [activation(act), twice, nn.Conv2d(a, b, 3, 1, 1)]
-    if i > 0: layers.append(InstanceNorm(b))
+    if i > 0 or last_norm: layers.append(InstanceNorm(b))
     if attention: layers.append(SelfAttention(b))
     return nn.Sequential(*layers)
 
@@ -41,6 +41,7 @@ class UNet(nn.Module):
         ngf:int=64, # channels of the first level; the others have 2, 4, 8, 8 and 8 times as many
         num_attn:int=0, # how many of the innermost levels have self-attention
         act:str='relu', # an `activation`
+        last_norm:bool=False, # an instance norm behind the last layer, too?
     ):
         super().__init__()
         widths = [ngf*2**min(i,3) for i in range(6)] # outermost first
@@ -48,7 +49,7 @@ class UNet(nn.Module):
         joined = [2*a for a in widths[:5]] + widths[5:] # what goes up: with the features from the way down
         down, up = zip([in_ch, *widths], widths, attentive), zip(joined, [out_ch, *widths], attentive)
         self.downs = nn.ModuleList(_down(i, *sizes, act) for i,sizes in enumerate(down))
-        self.ups = nn.ModuleList(_up(i, *sizes, act) for i,sizes in enumerate(up))
+        self.ups = nn.ModuleList(_up(i, *sizes, act, last_norm) for i,sizes in enumerate(up))
 
     def forward(self,
         x:Tensor, # `(b in_ch h w)`
@@ -77,6 +78,7 @@ class UNetMask(nn.Module):
         activation:str='relu', # relu, gelu, swish or sine
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
+        last_norm:bool=False, # an instance norm behind the last layer, too?
     ):
         config = config_of(locals())
         super().__init__()
@@ -88,7 +90,7 @@ class UNetMask(nn.Module):
         self.names = warped_names(names)
         in_ch, out_ch = n_frames_total*input_channels(names), n_frames_total*(5 if flow_warp else 4)
         width = int(ngf*(log(n_frames_total)+1))
-        self.net = UNet(in_ch, out_ch, width, num_attn if self_attn else 0, activation)
+        self.net = UNet(in_ch, out_ch, width, num_attn if self_attn else 0, activation, last_norm)
         init_weights(self, init_type, init_variance)
 
 # %% ../../nbs/models/33_unetmask.ipynb #359cf218

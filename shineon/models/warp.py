@@ -6,13 +6,13 @@
 __all__ = ['correlation', 'warp', 'WarpModule', 'warped_garments', 'warp_frame_inputs']
 
 # %% ../../nbs/models/32_warp.ipynb #0d9d241a
-import torch.nn.functional as F
+import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from ..core.errors import OptionError, at_least
 from ..data.labels import INPUTS, inputs_of
-from .layers import (SyncNorm, check_size, config_of, init_weights, input_channels, input_names,
-                                   join_inputs)
+from .layers import (SyncNorm, check_choice, check_size, config_of, init_weights, input_channels,
+                                   input_names, join_inputs)
 from .networks import NETWORKS, Network
 from .tps import TPS
 
@@ -76,10 +76,13 @@ class WarpModule(nn.Module):
         ngf:int=64, # channels after the first convolution
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
+        correlate_at:str='person', # whose places the correlation has: person or cloth; its channels are the other's
+        align_corners:bool=True, # are -1 and 1 the middles of a photo's outermost pixels, or their edges?
     ):
         config = config_of(locals())
         super().__init__()
         self.config = config
+        check_choice('person', 'cloth', correlate_at=correlate_at)
         at_least(1, ngf=ngf)
         at_least(2, grid_size=grid_size)
         input_names(person_inputs, cloth_inputs)
@@ -107,12 +110,18 @@ def offsets(self:WarpModule,
                           do='Load them with the fine_height and fine_width it was trained with')
     p = self.person(person.flatten(0,1)) # (b*n 8*ngf h/16 w/16)
     c = self.cloth(cloth[:,-1]).repeat_interleave(n, 0) # (b*n 8*ngf h/16 w/16)
-    return self.regression(correlation(p, c)).tanh().unflatten(0, (b,n)) # (b n 2*grid_size^2)
+    pair = (p, c) if self.config['correlate_at'] == 'person' else (c, p)
+    return self.regression(correlation(*pair)).tanh().unflatten(0, (b,n)) # (b n 2*grid_size^2)
 
 # %% ../../nbs/models/32_warp.ipynb #6b436549
 def warped_garments() -> dict[str,str]: # name -> what lies outside the photo: border or zeros
     "The garment inputs that are warped with the garment"
     return {n: INPUTS[n].outside for n in inputs_of('cloth') if INPUTS[n].outside}
+
+# %% ../../nbs/models/32_warp.ipynb #d2344d88
+def _from_edges(grid): # `(... h w 2)` -> factors `(2)`: -1 and 1 were a photo's edges, and become its outermost pixels
+    h, w = grid.shape[-3:-1]
+    return grid.new_tensor([w/(w-1), h/(h-1)])
 
 # %% ../../nbs/models/32_warp.ipynb #af001b6a
 @patch
@@ -122,6 +131,7 @@ def forward(self:WarpModule,
     "Bend the product photo to the person of each frame"
     offsets = self.offsets(clip) # (b n 2*grid_size^2)
     grid = self.tps(offsets.flatten(0,1)).unflatten(0, offsets.shape[:2]) # (b n h w 2)
+    if not self.config['align_corners']: grid = grid*_from_edges(grid)
     out = dict(grid=grid)
     for name,outside in warped_garments().items():
         if name in clip: out[f'warped_{name}'] = warp(clip[name], grid, outside) # (b n c h w)

@@ -15,7 +15,8 @@ from ..core.errors import OptionError, at_least # shineon before fastai
 from ..models.critics import PatchGAN, multiscale_input, temporal_input
 from .callback import TrainingCallback, TrainingMetric, mixed_precision, terms_of
 from .distributed import all_reduce_mean
-from .losses import VGGPerceptual, WeightedLoss, frame_mean, frames_like, vgg19_weights
+from .losses import (VGGPerceptual, WeightedLoss, frame_mean, frames_like, mean_within, newest,
+                                  region_pixels, region_terms, vgg19_weights)
 
 import torch, torch.nn.functional as F
 from fastai.callback.fp16 import MixedPrecision
@@ -83,20 +84,33 @@ def r1_penalty(
 
 # %% ../../nbs/train/43_gan.ipynb #c3346c05
 class SamsLoss(WeightedLoss):
-    "L1 and perceptual loss, to which the critics' terms are added"
+    "L1, perceptual loss and the garment's mask, to which the critics' terms are added"
     def __init__(self,
         wt_l1:float=1., # weight of the pixels
         wt_vgg:float=1., # weight of the perceptual loss; 0 needs no VGG19
+        wt_mask:float=1., # weight of the mask through which the garment shows, where the network has one
+        wt_region:float=0., # weight of L1 per pixel of the region, see `region_terms`
+        wt_ssim:float=0., # weight of 1 - SSIM, see `region_terms`
+        keep_person:bool=False, # does the network keep the person? Then only the region counts for that mask
         vgg:VGGPerceptual|None=None, # the perceptual loss; made with `vgg19_weights()` when needed and not given
+        l1_newest:bool=False, # L1 of the newest frame of a clip alone?
     ):
         super().__init__()
-        self.weights = dict(l1=wt_l1, vgg=wt_vgg)
+        self.weights = dict(l1=wt_l1, vgg=wt_vgg, mask=wt_mask, region=wt_region, dissimilarity=wt_ssim)
+        self.keep_person, self.l1_newest = keep_person, l1_newest
         self.vgg = (vgg or VGGPerceptual(vgg19_weights())) if wt_vgg else None
+
+# %% ../../nbs/train/43_gan.ipynb #5f336af9
+@patch
+def _mask_term(self:SamsLoss, mask, clip): # (b n 1 h w) -> its distance from the warped garment's mask, a number
+    wrong = (mask - frames_like(clip['warped_cloth_mask'], mask)).abs() # b n 1 h w
+    if self.keep_person: return mean_within(wrong, region_pixels(clip, mask))
+    return frame_mean(wrong, frames_like(clip['valid'], mask))
 
 # %% ../../nbs/train/43_gan.ipynb #7e47fa9a
 @patch
 def forward(self:SamsLoss,
-    pred:dict[str,Tensor], # of `SamsGenerator`: `result`
+    pred:dict[str,Tensor], # of `SamsGenerator`: `result`, and perhaps `mask`
     clip:dict[str,Tensor], # a batch, `(b n c h w)` each
 ) -> Tensor: # a number
     "Loss of a generator, without its critics"
@@ -104,8 +118,10 @@ def forward(self:SamsLoss,
     counts = frames_like(clip['valid'], x).flatten(-3).squeeze(-1) > 0 # b n
     fake, real = x[counts], frames_like(clip['image'], x)[counts] # f 3 h w
     terms = dict(l1=frame_mean((fake - real).abs()))
+    if self.l1_newest: terms['l1'] = frame_mean(*map(newest, ((x - clip['image']).abs(), clip['valid'])))
     if self.vgg is not None: terms['vgg'] = self.vgg(fake, real)
-    return self.total(**terms)
+    if 'mask' in pred: terms['mask'] = self._mask_term(pred['mask'], clip)
+    return self.total(**terms, **region_terms(self.weights, x, clip))
 
 # %% ../../nbs/train/43_gan.ipynb #9b6c6979
 class Critic:
