@@ -221,8 +221,8 @@ def demo(
     else: networks = shipped_networks()
     steps.n_steps = 2 + (not data) + train*len(networks)
     if not data: steps.use_sample(train, sample)
-    # the few clips of one's own are all needed for training
-    checkpoints = steps.train(networks, 0. if data else .05) if train else networks
+    val_fraction = .05*(not data) # the few clips of one's own are all needed for training
+    checkpoints = steps.train(networks, val_fraction) if train else networks
     garments = dict(tryon_list=tryon_list) if tryon_list else find_list(steps.root)
     steps.compare(steps.tryon(checkpoints, **garments), method_names(networks))
     report(steps.out)

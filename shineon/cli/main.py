@@ -329,7 +329,8 @@ def _export_model(args):
 # %% ../../nbs/cli/85_main.ipynb #285820a2
 def _weights(p, look):
     "List the trained networks that come with the package; with a name, print the card of one."
-    p.add_argument('name', nargs='?', default='', metavar='NAME', help='of a network: its data, figures, limits, licence')
+    p.add_argument('name', nargs='?', default='', metavar='NAME',
+                   help='of a network: its data, figures, limits, licence')
     p.set_defaults(run=_show_weights)
 
 # %% ../../nbs/cli/85_main.ipynb #ee661fe5

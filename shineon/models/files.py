@@ -201,14 +201,16 @@ def export_safetensors(
     checkpoint:str|Path, # a file that `save_model` wrote
     path:str|Path, # the file to write or replace, `*.safetensors`
     half:bool=False, # weights in half precision; vectors stay in float32
+    options:dict|None=None, # of its run; those that the checkpoint says when not given
 ):
     "Write the weights of a checkpoint for others"
     from safetensors.torch import save_file
     if Path(path).suffix != '.safetensors':
         raise OptionError('this is no name for such a file', path, 'Let it end in .safetensors')
     model = load_model(checkpoint)
-    options = options_for_others(read_checkpoint(checkpoint, mmap=True)['more'].get('options', {}))
-    described = {k: _as_json(v, k, checkpoint) for k,v in dict(config=model.config, options=options).items()}
+    if options is None: options = read_checkpoint(checkpoint, mmap=True)['more'].get('options', {})
+    about = dict(config=model.config, options=options_for_others(options))
+    described = {k: _as_json(v, k, checkpoint) for k,v in about.items()}
     about = dict(format=FORMAT, model=network_of(model).name) | described
     state = {k: (_halved(v) if half else v).contiguous() for k,v in model.state_dict().items()}
     with _says_when_full(path), replacing(path) as tmp: save_file(state, tmp, metadata=about)

@@ -38,9 +38,10 @@ def run_facts(
     git, seconds = environment.get('git') or {}, metrics.get('seconds')
     whole = seconds is not None and not environment.get('before')
     facts = dict(
-        options=options_for_others(more.get('options') or _params(folder)), steps=more.get('step', metrics.get('steps')),
-        hours=round(seconds/3600, 2) if whole else None, seed=environment.get('seed'), commit=git.get('commit'),
-        uncommitted=git.get('uncommitted') or None, machine=environment.get('gpu', environment.get('processor')))
+        options=options_for_others(more.get('options') or _params(folder)),
+        steps=more.get('step', metrics.get('steps')), hours=round(seconds/3600, 2) if whole else None,
+        seed=environment.get('seed'), commit=git.get('commit'), uncommitted=git.get('uncommitted') or None,
+        machine=environment.get('gpu', environment.get('processor')))
     return {k: v for k,v in facts.items() if v not in (None, {})}
 
 # %% ../../nbs/models/39_publish.ipynb #e5cfddcd
@@ -81,7 +82,7 @@ def publish_weights(
     check_writable(path)
     said = _joined(card, run_facts(checkpoint) | network_facts(checkpoint), checkpoint)
     check_card(dict(megabytes=0, sha256='-') | said, f'card of {name}')
-    export_safetensors(checkpoint, path, half=True)
+    export_safetensors(checkpoint, path, half=True, options=said['options'])
     load_model(path) # what was written can be read
     text = card_text(_joined(said, _file_facts(path), checkpoint))
     with replacing(path.with_suffix('.yaml')) as f: f.write_text(text, encoding='utf8')
