@@ -69,14 +69,15 @@ def training_options(
 # %% ../../nbs/cli/84_demo.ipynb #d9dfe051
 def method_names(
     networks:list[str], # names of networks
+    untrained:bool=True, # each also with its first weights
 ) -> list[str]: # as in the results of the try-on run
     "Names of the compared methods, in the order of tables and pictures"
     classes = [NETWORKS[n].cls.__name__ for n in networks if NETWORKS[n].role == 'tryon']
-    return ['paste', *(f'{state}{c}' for c in classes for state in ('untrained ', ''))]
+    return ['paste', *(f'{state}{c}' for c in classes for state in ['untrained ']*untrained + [''])]
 
 # %% ../../nbs/cli/84_demo.ipynb #abe6ed7c
 SHIPPED = ['warp_viton', 'unet_viton', 'sams_viton']
-TEST_VIDEOS = dict(n_train=0, n_test=3, n_frames=8)
+TEST_VIDEOS = dict(n_train=0, n_test=4, n_frames=8, n_truth=1)
 
 # %% ../../nbs/cli/84_demo.ipynb #9e7a71fc
 def shipped_networks() -> dict[str,str]: # name of a network -> name of its weights
@@ -224,7 +225,7 @@ def demo(
     val_fraction = .05*(not data) # the few clips of one's own are all needed for training
     checkpoints = steps.train(networks, val_fraction) if train else networks
     garments = dict(tryon_list=tryon_list) if tryon_list else find_list(steps.root)
-    steps.compare(steps.tryon(checkpoints, **garments), method_names(networks))
+    steps.compare(steps.tryon(checkpoints, **garments), method_names(networks, untrained=train))
     report(steps.out)
     return steps.out/'results'/'tryon'
 
