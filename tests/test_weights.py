@@ -1,5 +1,5 @@
 "Trained networks by name: found, read, published, shipped; each shipped one has a whole card and loads"
-import json, os, subprocess, sys, tarfile
+import json, os, shutil, subprocess, sys, tarfile
 from hashlib import sha256
 
 import pytest, torch, yaml
@@ -204,6 +204,22 @@ def test_training_by_name(named, vvt, in_process, tmp_path, capsys):
     assert '--weights' in capsys.readouterr().err
     assert main([*start, '--name', 'no', '--weights', 'warp_small']) == 2
     assert "holds the model 'warp', not 'unet': warp_small" in capsys.readouterr().err
+
+def test_the_demo_on_one_s_own_data(named, broken, in_process, monkeypatch, tmp_path, capsys):
+    "Test videos are enough, without a list and without truth; a file that is missing is named"
+    monkeypatch.setattr('shineon.cli.demo.SHIPPED', list(networks))
+    for place in ('truth', 'train', 'test/densepose', 'test/warp-cloth'): shutil.rmtree(broken/place)
+    for file in ('sample.json', 'tryon_list.csv'): (broken/file).unlink()
+    demo = ['demo', '--data', str(broken), '--out', 'out']
+    assert main(demo) == 0
+    assert {p.name for p in (tmp_path/'out'/'experiments').iterdir()} == {'tryon', 'compare'}
+    ran = yaml.safe_load((tmp_path/'out'/'experiments'/'tryon'/'params.yaml').read_text())
+    assert (ran['warp_checkpoint'], ran['checkpoint'], ran['random_tryon']) == ('warp_small', 'sams_small', True)
+    assert (tmp_path/'out'/'report'/'index.html').exists() and 'flicker' in capsys.readouterr().out
+    for p in broken.glob('test/*keypoint*/*/*.json'): p.unlink()
+    assert main(demo) == 2
+    err = capsys.readouterr().err
+    assert 'keypoints' in err and err.count('\n') == 1
 
 def test_the_explorer_by_name(files, vvt, monkeypatch, tmp_path):
     from shineon.data.layouts import vvt_videos
