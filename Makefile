@@ -4,6 +4,7 @@ BIN := .venv/bin
 DATA ?=
 LIST ?=
 OUT ?= demo
+TRAIN ?=
 NB ?= nbs
 
 .PHONY: help venv demo lint test lab notebooks check clean
@@ -20,8 +21,8 @@ venv: .venv/installed ## make .venv and install the package there, editable
 	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: venv ## everything once, small; DATA=path/to/vvt for your own data, LIST=pairs.csv, OUT=folder
-	$(BIN)/shineon demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)') $(if $(LIST),--tryon_list '$(LIST)')
+demo: venv ## try on with trained networks; TRAIN=1 trains small ones first; DATA=path/to/vvt for your own data, LIST=pairs.csv, OUT=folder
+	$(BIN)/shineon demo --out '$(OUT)' $(if $(TRAIN),--train) $(if $(DATA),--data '$(DATA)') $(if $(LIST),--tryon_list '$(LIST)')
 
 lint: venv ## ruff: lines, unused names, likely mistakes
 	$(BIN)/ruff check

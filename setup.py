@@ -22,7 +22,8 @@ setup(
     # nbs/runs -> shineon/runs, experiments/presets -> shineon/presets
     packages=find_packages(include=['shineon*']) + ['shineon.runs', 'shineon.presets'],
     package_dir={'shineon.runs': 'nbs/runs', 'shineon.presets': 'experiments/presets'},
-    package_data={'shineon.runs': ['*.ipynb'], 'shineon.presets': ['*.yaml']},
+    package_data={'shineon': ['weights/*.safetensors', 'weights/*.yaml'], # trained networks and their cards
+                  'shineon.runs': ['*.ipynb'], 'shineon.presets': ['*.yaml']},
     install_requires=lines('requirements'), extras_require={'dev': lines('dev_requirements')},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['shineon=shineon._modidx:d']},
 )

@@ -314,16 +314,34 @@ def _run_sweep(args):
 # %% ../../nbs/cli/85_main.ipynb #64e79d61
 def _export(p, look):
     "Write a network for other programs: weights as .safetensors, or one frame as .onnx, .pt2 or .torchscript."
-    p.add_argument('checkpoint', help='file of a training run')
+    p.add_argument('checkpoint', help='file of a training run, or a name of `shineon weights`')
     p.add_argument('out', help='file to write, *.safetensors, *.onnx, *.pt2 or *.torchscript')
+    p.add_argument('--half', action='store_true', help='weights in half precision, for .safetensors')
     _takes_plugins(p)
     p.set_defaults(run=_export_model)
 
 # %% ../../nbs/cli/85_main.ipynb #659e8b2e
 def _export_model(args):
     from shineon.models.export import export_model # late: it imports torch
-    export_model(args.checkpoint, args.out)
+    export_model(args.checkpoint, args.out, args.half)
     print(args.out)
+
+# %% ../../nbs/cli/85_main.ipynb #285820a2
+def _weights(p, look):
+    "List the trained networks that come with the package; with a name, print the card of one."
+    p.add_argument('name', nargs='?', default='', metavar='NAME',
+                   help='of a network: its data, figures, limits, licence')
+    p.set_defaults(run=_show_weights)
+
+# %% ../../nbs/cli/85_main.ipynb #ee661fe5
+def _show_weights(args):
+    from shineon.models.weights import card_text, read_card, weights_folder, weights_rows
+    if args.name: return print(card_text(read_card(args.name)), end='')
+    rows = weights_rows()
+    if not rows[1:]: return print(f'no trained networks in {weights_folder()}')
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows: print('  '.join(cell.ljust(w) for cell,w in zip(row, widths)).rstrip())
+    return None
 
 # %% ../../nbs/cli/85_main.ipynb #315b9425
 def _check(p, look):
@@ -358,7 +376,9 @@ def _check_data(args):
 
 # %% ../../nbs/cli/85_main.ipynb #05ac799f
 def _demo(p, look):
-    "Sample data, warp, UNet-Mask and try-on, small: everything once in some minutes."
+    "Try-on, measured and compared: with trained networks in a minute or two, or with --train from the beginning."
+    p.add_argument('--train', action='store_true', help='train a warp, UNet-Mask and SAMS-GAN first, small: '
+                   'about a quarter of an hour')
     p.add_argument('--data', default='', help='data set; without it a sample set is made')
     p.add_argument('--out', default='demo', help='folder of data, runs and results (default: demo)')
     p.add_argument('--tryon_list', default='', help='CSV of garments and test videos; '
@@ -371,7 +391,7 @@ def _demo(p, look):
 def _run_demo(args):
     _finite('seed', args.seed)
     from shineon.cli.demo import demo # late: it imports torch
-    demo(args.data, args.out, args.tryon_list, args.seed, args.plugins)
+    demo(args.data, args.out, args.tryon_list, args.seed, args.plugins, args.train)
 
 # %% ../../nbs/cli/85_main.ipynb #2953a666
 def _bench(p, look):
@@ -416,7 +436,8 @@ def _leave_with(parent): # its process number
     os.kill(os.getpid(), signal.SIGTERM)
 
 # %% ../../nbs/cli/85_main.ipynb #1882bd30
-_commands = [_sample, _check, _train, _tryon, _runs, _rerun, _sweep, _export, _evaluate, _compare, _demo, _bench, _run]
+_commands = [_sample, _check, _train, _tryon, _runs, _rerun, _sweep, _export, _weights, _evaluate, _compare, _demo,
+             _bench, _run]
 
 # %% ../../nbs/cli/85_main.ipynb #74654e09
 def make_parser(

@@ -110,14 +110,16 @@ def _load_frame(checkpoint): # -> `OneFrame`, at the size that the network was t
 
 # %% ../../nbs/models/38_export.ipynb #043ff36b
 def export_model(
-    checkpoint:str|Path, # a file that `save_model` wrote
+    checkpoint:str|Path, # a file that `save_model` wrote, or the name of a trained network
     path:str|Path, # the file to write or replace; its ending says which kind
+    half:bool=False, # weights in half precision, for .safetensors
 ):
     "Write a checkpoint's network for other programs"
     kind = Path(path).suffix
     if kind == '.safetensors':
-        export_safetensors(checkpoint, path)
+        export_safetensors(checkpoint, path, half)
         return
+    if half: raise OptionError('only weights are written in half precision', path, 'Let the name end in .safetensors')
     if kind not in _writers:
         raise OptionError('this is no name for an exported network', path,
                           f'Let it end in .safetensors, {", ".join(_writers)}')

@@ -31,13 +31,13 @@ from .results import save_result, write_frame, write_region
 # %% ../../nbs/tryon/53_methods.ipynb #1ee68114
 def name_networks(
     networks:list[nn.Module], # try-on networks
-    checkpoints:list[str|Path], # where each comes from, `RUN/checkpoints/FILE`
+    checkpoints:list[str|Path], # where each comes from, `RUN/checkpoints/FILE` or a name
 ) -> dict[str,nn.Module]: # by name
     "Networks by names that tell them apart"
     named = {}
     for network,path in zip(networks, checkpoints):
         name, path = type(network).__name__, Path(path)
-        longer = f'{name} {path.parent.parent.name}'
+        longer = f'{name} {path.parent.parent.name or path.stem}'
         further = (f'{longer} {path.stem} {i}' for i in count(2))
         folders = {n.replace(' ', '_') for n in named}
         names = chain([name, longer, f'{longer} {path.stem}'], further)
