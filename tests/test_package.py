@@ -49,7 +49,8 @@ rooms = {'': ['core', 'data', 'models', 'train'],
          'explore': ['core', 'data', 'sample', 'models', 'train', 'tryon', 'evaluate', 'explore'],
          'benchmarks': ['core', 'data', 'sample', 'models', 'kernels', 'train', 'tryon', 'benchmarks'],
          'cli': ['core', 'cli', 'benchmarks.bench', 'data.layouts', 'sample.dataset', 'evaluate.page',
-                 'evaluate.tables', 'models.networks', 'models.export', 'data.check', 'sample.layouts']}
+                 'evaluate.tables', 'models.networks', 'models.export', 'data.check', 'sample.layouts',
+                 'tryon.prewarp']}
 
 def known_modules(path):
     "Modules of this package that a module imports from, without `shineon.`"
