@@ -50,7 +50,7 @@ rooms = {'': ['core', 'data', 'models', 'train'],
          'benchmarks': ['core', 'data', 'sample', 'models', 'kernels', 'train', 'tryon', 'benchmarks'],
          'cli': ['core', 'cli', 'benchmarks.bench', 'data.layouts', 'sample.dataset', 'evaluate.page',
                  'evaluate.tables', 'models.networks', 'models.export', 'models.weights', 'data.check',
-                 'sample.layouts']}
+                 'sample.layouts', 'tryon.prewarp']}
 
 def known_modules(path):
     "Modules of this package that a module imports from, without `shineon.`"

@@ -374,6 +374,35 @@ def _check_data(args):
     report.write(*files)
     if report.errors(): raise RuntimeError(f'{args.dataroot}: {report.summary()}')
 
+# %% ../../nbs/cli/85_main.ipynb #181140fd
+def _prewarp(p, look):
+    "Bend each frame's own garment by a trained warp once, into the files that --warp_cloth_dir means."
+    p.add_argument('dataroot', help='root of the data set')
+    p.add_argument('--warp_checkpoint', required=True, metavar='FILE', help='trained warp')
+    def add(name, default, text): p.add_argument(f'--{name}', default=default, type=type(default), help=text,
+                                                 metavar=type(default).__name__.upper())
+    add('dataset', '', 'its layout (default: found out)')
+    add('datamode', 'train', 'train or test: whose videos (default: train)')
+    add('warp_cloth_dir', 'warp-cloth', "folder to fill, in the data set's MODE folder or an absolute path (default: warp-cloth)")
+    add('data_list', '', "list of pairs or of ids that says who is meant (default: the set's own)")
+    add('batch_size', 16, 'frames of a batch (default: 16)')
+    add('device', '', 'cpu or cuda (default: a GPU where there is one)')
+    add('workers', 4, 'threads that read and write (default: 4)')
+    add('fit', 'pad', 'how a frame of another shape is fitted, as in training: pad or crop (default: pad)')
+    add('image_scale', 1., 'frames are scaled by this, as in training (default: 1)')
+    add('cloth_mask_way', 'white', 'how a mask is guessed that no file gives: white, ground or grabcut (default: white)')
+    p.add_argument('--overwrite', action='store_true', help='make all files again, whatever is there')
+    p.add_argument('--skip_bad', action='store_true', help='leave out videos with something wrong, and count them')
+    _takes_plugins(p)
+    p.set_defaults(run=_run_prewarp)
+
+# %% ../../nbs/cli/85_main.ipynb #170b7032
+def _run_prewarp(args):
+    for name in ('batch_size', 'workers', 'image_scale'): _finite(name, getattr(args, name))
+    from shineon.tryon.prewarp import prewarp # late: it imports torch
+    others = 'command', 'run', 'plugins', 'notebook'
+    prewarp(**{k: v for k,v in vars(args).items() if k not in others})
+
 # %% ../../nbs/cli/85_main.ipynb #05ac799f
 def _demo(p, look):
     "Try-on, measured and compared: with trained networks in a minute or two, or with --train from the beginning."
@@ -436,8 +465,8 @@ def _leave_with(parent): # its process number
     os.kill(os.getpid(), signal.SIGTERM)
 
 # %% ../../nbs/cli/85_main.ipynb #1882bd30
-_commands = [_sample, _check, _train, _tryon, _runs, _rerun, _sweep, _export, _weights, _evaluate, _compare, _demo,
-             _bench, _run]
+_commands = [_sample, _check, _prewarp, _train, _tryon, _runs, _rerun, _sweep, _export, _weights, _evaluate, _compare,
+             _demo, _bench, _run]
 
 # %% ../../nbs/cli/85_main.ipynb #74654e09
 def make_parser(

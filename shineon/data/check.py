@@ -461,7 +461,7 @@ def _is_there(root, mode): # does anything there have its name?
 # %% ../../nbs/data/19_check.ipynb #ea100e10
 def _kinds(found): # mode -> videos -> mode -> kinds of file that their frames should have
     there = {mode: {k for v in videos for f in v.frames for k in f.files} for mode,videos in found.items()}
-    anywhere = set().union(*there.values()) - {'warped'} # which may have been made for one part only
+    anywhere = set().union(*there.values()) - {*warped_ends} # which may have been made for one part only
     def of(kinds): return 'image', *(k for k in FILES if k in anywhere | kinds and k != 'image')
     return {mode: of(kinds) for mode,kinds in there.items()}
 

@@ -49,7 +49,8 @@ class ClipReader:
         self.person_inputs = tuple(dict.fromkeys([*person_inputs, *['flow']*flow_warp]))
         self.cloth_inputs = tuple(dict.fromkeys(['cloth', 'cloth_mask', *cloth_inputs])) # for losses, too
         self.kinds = needed_files(person_inputs, flow_warp, warped, training or parse, self.cloth_inputs)
-        self.maybe = [k for n in self.person_inputs for k in INPUTS[n].maybe if k not in self.kinds]
+        maybe = [*(k for n in self.person_inputs for k in INPUTS[n].maybe), *['warped_mask']*warped]
+        self.maybe = [k for k in maybe if k not in self.kinds]
         self.size, self.training, self.parse = (fine_height, fine_width), training, parse
         self.scale, self.fit = image_scale, fit
         self.options = dict(radius=radius, cloth_mask_threshold=cloth_mask_threshold, cloth_mask_way=cloth_mask_way,
@@ -155,17 +156,18 @@ def _person(self:ClipReader, arrays): # kind of file -> `(n ...)` -> tensors `(n
     out = dict(image=files['image'])
     for n in self.person_inputs: out[n] = INPUTS[n].make(files, **self.options)
     if self.parse: out['parse'] = files['parse'].long()
-    if 'warped' in files: out |= self._warped(files['warped'])
+    if 'warped' in files: out |= self._warped(files['warped'], files.get('warped_mask'))
     if self.training: out['im_cloth'], out['im_cloth_mask'] = im_cloth(files['image'], files['parse'], self.worn)
     return out
 
 # %% ../../nbs/data/13_clips.ipynb #b5de9e1c
 @patch
-def _warped(self:ClipReader, pics): # warped product photos `(n h w 3)`, bytes -> what is made of them
+def _warped(self:ClipReader, pics, mask): # warped product photos `(n h w 3)`, bytes; their masks or None
     inputs = [INPUTS[n] for n in self.cloth_inputs]
     warped = [i for i in inputs if i.outside and set(i.files) <= {'cloth', 'cloth_mask'}]
     options = self.options | dict(cloth_mask_way='white') # a warp's ground is white
-    return {f'warped_{i.name}': i.make(dict(cloth=pics), **options) for i in warped}
+    made = {f'warped_{i.name}': i.make(dict(cloth=pics), **options) for i in warped}
+    return made if mask is None else made | dict(warped_cloth_mask=mask)
 
 # %% ../../nbs/data/13_clips.ipynb #fa71fc0a
 @patch

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from ..core.errors import DataError, OptionError
 from ..core.files import load_yaml, read_limited, reading
 from .frame_files import FILES
-from .layouts import LAYOUTS, Frame, Layout, Video, natural_order
+from .layouts import LAYOUTS, Frame, Layout, Video, natural_order, warped_ends
 
 # %% ../../nbs/data/16_datasets.ipynb #f5dcb2c1
 _field = re.compile(r'\{(\w+)\}')
@@ -150,13 +150,15 @@ def _annotations(listings, description, fields): # kind of file -> path; kind ->
     return files, forms
 
 # %% ../../nbs/data/16_datasets.ipynb #64f0aebb
-def _warped(listings, warp_cloth_dir, datamode, cloth, stem, id): # the warped garment of a picture, or None
-    if cloth is None: return None
+def _warped(listings, warp_cloth_dir, datamode, cloth, stem, id): # warped garment of a picture, and its mask: kind -> path
+    if cloth is None: return {}
     folder = warp_cloth_dir if os.path.isabs(warp_cloth_dir) else f'{datamode}/{warp_cloth_dir}'
-    name = f'{cloth.name}.FOR.{stem}'
+    names = {kind: f'{cloth.name}.FOR.{stem}{end}' for kind,end in warped_ends.items()}
     for place in (f'{folder}/{id}', folder):
-        if found := listings.names(place).get(name): return listings.root/place/found[0]
-    return None
+        there = listings.names(place)
+        found = {kind: listings.root/place/there[name][0] for kind,name in names.items() if name in there}
+        if found: return found
+    return {}
 
 # %% ../../nbs/data/16_datasets.ipynb #d54dc5c9
 def described_videos(
@@ -196,8 +198,7 @@ def _described(listings, description, id, shots, warp_cloth_dir): # -> Video
     try:
         for path,fields in sorted(shots, key=lambda s: natural_order(s[0])):
             files, found = _annotations(listings, description, fields)
-            warped = _warped(listings, warp_cloth_dir, fields['mode'], video.cloth, Path(path).stem, id)
-            if warped: files['warped'] = warped
+            files |= _warped(listings, warp_cloth_dir, fields['mode'], video.cloth, Path(path).stem, id)
             video.frames.append(Frame(Path(path).name, dict(image=listings.root/path) | files))
             video.forms |= found
         if description.source: video.source = listings.find(description.source, shots[0][1])
@@ -246,7 +247,8 @@ def described_layout(
     "A layout from its description"
     of = dict(description=description)
     return Layout(name, partial(described_videos, **of), lambda root: all(_has(root, group) for group in marks),
-                  root_option, pairs=partial(listed_pairs, **of), photo=partial(_photo, **of), lists=True)
+                  root_option, pairs=partial(listed_pairs, **of), photo=partial(_photo, **of), lists=True,
+                  warped_in=partial(_warped_in, **of))
 
 # %% ../../nbs/data/16_datasets.ipynb #8006b980
 def _photo(root, stem, description): # product photo of a garment, by the stem of its file
@@ -254,6 +256,10 @@ def _photo(root, stem, description): # product photo of a garment, by the stem o
         for path,_ in _pictures(Path(root), _names_apart(description.cloth.replace('{mode}', mode))):
             if Path(path).stem == stem: return Path(root)/path
     return None
+
+# %% ../../nbs/data/16_datasets.ipynb #d7e7d2ce
+def _warped_in(root, video, description): # folder of a video's warped garments; pictures have none of their own
+    return video.id if '{video}' in description.image else ''
 
 # %% ../../nbs/data/16_datasets.ipynb #370d0d42
 LAYOUTS.add(described_layout('viton', Description(
@@ -328,7 +334,7 @@ def _own_description(root):
 
 # %% ../../nbs/data/16_datasets.ipynb #3da939aa
 LAYOUTS.add(Layout('own', _own(described_videos), lambda root: (Path(root)/'layout.yaml').is_file(),
-                   pairs=_own(listed_pairs), photo=_own(_photo), lists=True))
+                   pairs=_own(listed_pairs), photo=_own(_photo), lists=True, warped_in=_own(_warped_in)))
 
 # %% ../../nbs/data/16_datasets.ipynb #3c890e72
 def _several(*_): raise OptionError('a dataset of several sets is for training', do='Name one of them as dataset')

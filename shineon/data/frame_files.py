@@ -362,8 +362,17 @@ FILES.add(FrameFile('flow', _read_flow, ResizeCrop.flow, _flow_planes, first=_no
 FILES.add(FrameFile(
     'warped', read_picture, ResizeCrop.picture, np.asarray, resized=True, **_pictures,
     missing='no warped garment {cloth}.FOR.{frame} for this frame',
-    do='Make warped garments with `shineon tryon` and a warp checkpoint, or give --warp_checkpoint',
+    do='Make warped garments with `shineon prewarp`, or give --warp_checkpoint',
     mirror=mirror_picture, move=Affine.picture, colour=Colours.on_white))
+
+# %% ../../nbs/data/09_frame_files.ipynb #04d9ad7e
+def _grey(path): return read_picture(path, 'L')
+
+def _mask_planes(a): return torch.from_numpy(a)[:,None].float()/255 # (n h w) -> (n 1 h w)
+
+# %% ../../nbs/data/09_frame_files.ipynb #587a307c
+FILES.add(FrameFile('warped_mask', _grey, ResizeCrop.picture, _mask_planes, resized=True, **_pictures,
+                    mirror=mirror_picture, move=Affine.picture))
 
 # %% ../../nbs/data/09_frame_files.ipynb #053352d0
 def _place_cloth(crop, photo): return fit_cloth(photo, *crop.out)
