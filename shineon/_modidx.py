@@ -664,6 +664,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'shineon/core/memory.py')},
             'shineon.core.ops': { 'shineon.core.ops._planar': ('core/ops.html#_planar', 'shineon/core/ops.py'),
                                   'shineon.core.ops._window_mean': ('core/ops.html#_window_mean', 'shineon/core/ops.py'),
+                                  'shineon.core.ops._windows': ('core/ops.html#_windows', 'shineon/core/ops.py'),
                                   'shineon.core.ops.identity_grid': ('core/ops.html#identity_grid', 'shineon/core/ops.py'),
                                   'shineon.core.ops.keep_outside': ('core/ops.html#keep_outside', 'shineon/core/ops.py'),
                                   'shineon.core.ops.resample': ('core/ops.html#resample', 'shineon/core/ops.py'),

@@ -139,7 +139,7 @@ def make_sample(self:Demo,
     if (root/'sample.json').exists(): self.say(f'the sample set in {root} is there already'); return root
     self.say('making the sample set')
     from shineon.sample.dataset import make_sample # late: data of one's own do without
-    return make_sample(root, seed=self.seed, **options)
+    return make_sample(root, **dict(seed=self.seed) | options)
 
 # %% ../../nbs/cli/84_demo.ipynb #4213c47c
 @patch
@@ -157,7 +157,7 @@ def use_data(self:Demo,
 @patch
 def use_sample(self:Demo, train, options): # a set to train on, or test videos; `options` of `make_sample`, if given
     if train: root = self.make_sample('vvt', **(options or SAMPLE))
-    else: root = self.make_sample('test_videos', **(options or TEST_VIDEOS))
+    else: root = self.make_sample('test_videos', **dict(seed=self.seed + 1) | (options or TEST_VIDEOS))
     self.use_data(root)
 
 # %% ../../nbs/cli/84_demo.ipynb #7a8f1a30

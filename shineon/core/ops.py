@@ -6,6 +6,8 @@
 __all__ = ['to_tensor', 'to_uint8', 'identity_grid', 'resample', 'soft_edge', 'keep_outside', 'ssim_map']
 
 # %% ../../nbs/core/05_ops.ipynb #db090a50
+from functools import cache
+
 import numpy as np, torch, torch.nn.functional as F
 from torch import Tensor
 
@@ -73,12 +75,20 @@ def keep_outside(
     return torch.lerp(image, made, weight.to(made.dtype))
 
 # %% ../../nbs/core/05_ops.ipynb #cba308a3
-def _window_mean(x): # (n c h w) -> Gaussian mean of 11 x 11 pixels round each
-    place = torch.arange(-5, 6, dtype=x.dtype, device=x.device)
-    weights = torch.exp(-place.square()/(2*1.5**2))
-    row = (weights/weights.sum())[None,None,None] # (1 1 1 11)
-    planes = F.pad(x, (5,)*4, mode='reflect').flatten(0, 1)[:,None] # (n*c 1 h+10 w+10)
-    return F.conv2d(F.conv2d(planes, row), row.mT).view_as(x)
+@cache
+@torch.inference_mode(False) # they may serve a training later
+def _windows(n, dtype, device): # (n n): a row of Gaussian weights round each of n pixels, reflected at the ends
+    place = torch.arange(-5, 6, device=device)
+    weights = torch.exp(-place.to(dtype).square()/(2*1.5**2))
+    i = (torch.arange(n, device=device)[:,None] + place).abs() # (n 11)
+    i = torch.where(i < n, i, 2*(n - 1) - i)
+    zeros = torch.zeros(n, n, dtype=dtype, device=device)
+    return zeros.scatter_add_(1, i, (weights/weights.sum()).expand(n, -1))
+
+# %% ../../nbs/core/05_ops.ipynb #c1acb16c
+def _window_mean(x): # (n c h w) -> Gaussian mean of 11 x 11 pixels round each, by rows and columns
+    down, right = (_windows(n, x.dtype, x.device) for n in x.shape[-2:])
+    return down @ (x @ right.mT)
 
 # %% ../../nbs/core/05_ops.ipynb #08e7a0d6
 def ssim_map(

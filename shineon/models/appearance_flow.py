@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Pyramid', 'local_correlation', 'AppearanceFlow']
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #ebcf7280
+# %% ../../nbs/models/32_appearance_flow.ipynb #03ff0ad4
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
@@ -16,23 +16,23 @@ from .layers import (SyncNorm, check_size, config_of, init_weights, input_channe
 from .networks import NETWORKS, Network
 from .warp import warp, warp_frame_inputs, warped_garments
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #030a265e
+# %% ../../nbs/models/32_appearance_flow.ipynb #0f00eed6
 def _norm_conv(a, b, stride=1): # norm, activation and a convolution that may halve the size
     conv = nn.Conv2d(a, b, 3, 1, 1) if stride == 1 else nn.Conv2d(a, b, 4, 2, 1)
     return [SyncNorm(a), nn.ReLU(), conv]
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #73b813e6
+# %% ../../nbs/models/32_appearance_flow.ipynb #0b5879ab
 class _Residual(nn.Module): # two convolutions beside a shortcut
     def __init__(self, ch):
         super().__init__()
         self.layers = nn.Sequential(*_norm_conv(ch, ch), *_norm_conv(ch, ch))
     def forward(self, x): return x + self.layers(x)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #182da286
+# %% ../../nbs/models/32_appearance_flow.ipynb #ac645419
 def _down(a, b, residual): # to half the size
     return nn.Sequential(*_norm_conv(a, b, 2), *[_Residual(b)]*residual)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #cc75ffef
+# %% ../../nbs/models/32_appearance_flow.ipynb #2915fa98
 class Pyramid(nn.Module):
     "Features at a 32nd, 16th, 8th and 4th of the size (Lin et al. 2017)"
     def __init__(self,
@@ -64,7 +64,7 @@ class Pyramid(nn.Module):
             features.append(smooth(top))
         return features
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #33e3d6ee
+# %% ../../nbs/models/32_appearance_flow.ipynb #af1d7d6e
 def local_correlation(
     person:Tensor, # features of the frame, `(b c h w)`
     cloth:Tensor, # features of the garment as it lies now, `(b c h w)`
@@ -76,17 +76,17 @@ def local_correlation(
     shifts = ((y,x) for y in range(side) for x in range(side))
     return torch.stack([(person*cloth[:,:,y:y+h,x:x+w]).sum(1) for y,x in shifts], 1)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #34bae5c5
+# %% ../../nbs/models/32_appearance_flow.ipynb #d1575cc7
 def _head(ch): # of features that are compared -> a correction `(b 2 h w)`
     layers, widths = [], [ch, 64, 48, 32]
     for a,b in zip(widths, widths[1:]): layers += [nn.Conv2d(a, b, 3, 1, 1), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(32, 2, 3, 1, 1))
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #4fdb81d3
+# %% ../../nbs/models/32_appearance_flow.ipynb #4f437513
 _radii = {32: 3, 16: 3, 8: 2, 4: 1} # share of the size -> how many places away each one looks there
 _farthest = {32: .8, 16: .4, 8: .2, 4: .1} # share of the size -> longest correction there; the frame is 2 wide
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #bdaceef0
+# %% ../../nbs/models/32_appearance_flow.ipynb #de9bff14
 class AppearanceFlow(nn.Module):
     "Person and product photo to a warped garment: a displacement for each place (Han et al. 2019, Ge et al. 2021)"
     n_frames, flow_warp = 1, False # it treats each frame for itself
@@ -110,21 +110,22 @@ class AppearanceFlow(nn.Module):
         if min(fine_height, fine_width) < 64:
             raise OptionError(f'frames of {fine_height}x{fine_width} are too small for the warp',
                               do='Choose at least 64x64')
-        self.person, self.cloth = (Pyramid(input_channels(n), ngf, 2*ngf, finest) for n in (person_inputs, cloth_inputs))
+        channels = map(input_channels, (person_inputs, cloth_inputs))
+        self.person, self.cloth = (Pyramid(ch, ngf, 2*ngf, finest) for ch in channels)
         self.heads = nn.ModuleList(_head((2*_radii[s] + 1)**2 + 4*ngf + 2) for s in self.strides)
         init_weights(self, init_type, init_variance)
         for head in self.heads: nn.init.zeros_(head[-1].weight)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #bda6cb72
+# %% ../../nbs/models/32_appearance_flow.ipynb #77261e20
 def _resized(move, size): # displacements `(b 2 h w)` at another size
     return F.interpolate(move, size=size, mode='bilinear', align_corners=True)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #969459b9
+# %% ../../nbs/models/32_appearance_flow.ipynb #5c044e28
 def _grid(move): # displacements `(... 2 h w)` -> sampling grids `(... h w 2)`
     base = identity_grid(*move.shape[-2:], device=move.device, dtype=move.dtype) # (h w 2)
     return base + move.movedim(-3, -1)
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #d2bab494
+# %% ../../nbs/models/32_appearance_flow.ipynb #ecdc4a8c
 @patch
 def displacements(self:AppearanceFlow,
     person:Tensor, # inputs of the person, `(b c h w)`
@@ -140,7 +141,7 @@ def displacements(self:AppearanceFlow,
         found.append(move)
     return found
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #61b59fa1
+# %% ../../nbs/models/32_appearance_flow.ipynb #a6627a41
 @patch
 def forward(self:AppearanceFlow,
     clip:dict, # a batch of clips: the inputs, and whatever is to be warped
@@ -159,6 +160,6 @@ def forward(self:AppearanceFlow,
     levels = torch.stack([_resized(m, found[-1].shape[-2:]) for m in found], 1) # (b*n 4 2 h/4 w/4)
     return out | dict(coarse=_grid(levels).unflatten(0, (b,n)))
 
-# %% ../../nbs/models/32_appearance_flow.ipynb #b6473b0e
+# %% ../../nbs/models/32_appearance_flow.ipynb #a18b4a03
 NETWORKS.add(Network('appearance_flow', AppearanceFlow, 'warp', synonyms=('afwm',), notebook='train_warp',
                      blocks=(Pyramid,), frame_inputs=warp_frame_inputs))
