@@ -15,7 +15,7 @@ from shineon.testing import flat_weights
 
 options = dict(viton_dataroot='/home/me/viton', category='upper', region_hem=.1,
                framing=dict(neck=[.5, .2], hips=[.5, .6]))
-sees = dict(person_inputs=['masked', 'cocopose'])
+sees = dict(person_inputs=['masked', 'cocopose'], init_type='kaiming')
 networks = dict(warp_small=('warp', dict(sees, ngf=4, fine_height=128, fine_width=64)),
                 unet_small=('unet', dict(sees, ngf=4, keep_person=True)),
                 sams_small=('sams', dict(sees, encoder_input='cocopose', keep_person=True, n_frames_total=2,
