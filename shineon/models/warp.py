@@ -6,7 +6,7 @@
 __all__ = ['correlation', 'warp', 'WarpModule', 'warped_garments', 'warp_frame_inputs']
 
 # %% ../../nbs/models/32_warp.ipynb #0d9d241a
-import torch, torch.nn.functional as F
+import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from ..core.errors import OptionError, at_least
