@@ -3129,6 +3129,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'shineon.tryon.prewarp._layout_of': ('tryon/prewarp.html#_layout_of', 'shineon/tryon/prewarp.py'),
                                        'shineon.tryon.prewarp._made_by_others': ( 'tryon/prewarp.html#_made_by_others',
                                                                                   'shineon/tryon/prewarp.py'),
+                                       'shineon.tryon.prewarp._make_folder': ( 'tryon/prewarp.html#_make_folder',
+                                                                               'shineon/tryon/prewarp.py'),
                                        'shineon.tryon.prewarp._state': ('tryon/prewarp.html#_state', 'shineon/tryon/prewarp.py'),
                                        'shineon.tryon.prewarp._told': ('tryon/prewarp.html#_told', 'shineon/tryon/prewarp.py'),
                                        'shineon.tryon.prewarp._warped_batches': ( 'tryon/prewarp.html#_warped_batches',

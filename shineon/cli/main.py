@@ -383,14 +383,16 @@ def _prewarp(p, look):
                                                  metavar=type(default).__name__.upper())
     add('dataset', '', 'its layout (default: found out)')
     add('datamode', 'train', 'train or test: whose videos (default: train)')
-    add('warp_cloth_dir', 'warp-cloth', "folder to fill, in the data set's MODE folder or an absolute path (default: warp-cloth)")
+    add('warp_cloth_dir', 'warp-cloth',
+        "folder to fill, in the data set's MODE folder or an absolute path (default: warp-cloth)")
     add('data_list', '', "list of pairs or of ids that says who is meant (default: the set's own)")
     add('batch_size', 16, 'frames of a batch (default: 16)')
     add('device', '', 'cpu or cuda (default: a GPU where there is one)')
     add('workers', 4, 'threads that read and write (default: 4)')
     add('fit', 'pad', 'how a frame of another shape is fitted, as in training: pad or crop (default: pad)')
     add('image_scale', 1., 'frames are scaled by this, as in training (default: 1)')
-    add('cloth_mask_way', 'white', 'how a mask is guessed that no file gives: white, ground or grabcut (default: white)')
+    add('cloth_mask_way', 'white',
+        'how a mask is guessed that no file gives: white, ground or grabcut (default: white)')
     p.add_argument('--overwrite', action='store_true', help='make all files again, whatever is there')
     p.add_argument('--skip_bad', action='store_true', help='leave out videos with something wrong, and count them')
     _takes_plugins(p)

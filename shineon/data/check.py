@@ -28,7 +28,7 @@ from .formats import flow_mismatch, garment_mask, joints_on_person, mask_doubts,
 from .formats import recognise_flow
 from .frame_files import FILES, check_picture, fit_cloth
 from .labels import coco_names, palette
-from .layouts import LAYOUTS, Video, find_layout, guess_doubts
+from .layouts import LAYOUTS, Video, find_layout, guess_doubts, warped_ends
 
 # %% ../../nbs/data/19_check.ipynb #ae630920
 @dataclass(frozen=True)

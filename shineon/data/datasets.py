@@ -150,7 +150,7 @@ def _annotations(listings, description, fields): # kind of file -> path; kind ->
     return files, forms
 
 # %% ../../nbs/data/16_datasets.ipynb #64f0aebb
-def _warped(listings, warp_cloth_dir, datamode, cloth, stem, id): # warped garment of a picture, and its mask: kind -> path
+def _warped(listings, warp_cloth_dir, datamode, cloth, stem, id): # of a picture: kind -> path of it or of its mask
     if cloth is None: return {}
     folder = warp_cloth_dir if os.path.isabs(warp_cloth_dir) else f'{datamode}/{warp_cloth_dir}'
     names = {kind: f'{cloth.name}.FOR.{stem}{end}' for kind,end in warped_ends.items()}

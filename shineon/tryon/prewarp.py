@@ -8,7 +8,7 @@ __all__ = ['warped_path', 'mask_path', 'id_of_warp', 'write_warped', 'warped_by'
 
 # %% ../../nbs/tryon/58_prewarp.ipynb #f70a590a
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import nn, Tensor
 
 from ..core.errors import DataError, OptionError, at_least, replacing
-from ..core.files import check_writable
+from ..core.files import check_writable, reason
 from ..core.media import ahead, open_picture
 from ..core.ops import to_uint8
 from ..data.clips import ClipReader
@@ -215,11 +215,19 @@ def prewarp(
     check_videos(videos, reader.kinds, workers, maybe=reader.maybe)
     by, folder = id_of_warp(warp_checkpoint, **how), Path(dataroot)/datamode/warp_cloth_dir
     todo = frames_to_warp(layout, dataroot, videos, by, reader.size, datamode, warp_cloth_dir, overwrite, workers)
-    check_writable(folder, 'folder')
+    _make_folder(folder)
     for _ in _told(warp_frames(todo, reader, warp, by, batch_size, workers, device), len(todo)): pass
     there = sum(len(v.frames) for v in videos) - len(todo)
     print(f'{len(todo)} warped garments made, {there} were there: {folder}', flush=True)
     return len(todo)
+
+# %% ../../nbs/tryon/58_prewarp.ipynb #b530624d
+def _make_folder(folder): # or `OptionError`
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        what = f'this folder cannot be made ({reason(e)})'
+        raise OptionError(what, folder, 'Choose another --warp_cloth_dir') from None
+    check_writable(folder, 'folder')
 
 # %% ../../nbs/tryon/58_prewarp.ipynb #4f957941
 def _device(name): # empty: a GPU where there is one
