@@ -191,7 +191,8 @@ def mixed(sets, out, *more):
     small = '--ngf 4 --batch_size 2 --workers 0 --val_fraction 0 --keep_epochs 2 --decay_epochs 0 --seed 5 --gpu_ids -1'
     size = ['--fine_height', height, '--fine_width', width]
     roots = ['--dataset', 'viton_vvt', '--viton_dataroot', sets['viton'], '--vvt_dataroot', sets['vvt']]
-    return main(list(map(str, ['train', '--model', 'warp', '--experiments_dir', out, *roots, *small.split(), *size, *more])))
+    words = ['train', '--model', 'warp', '--experiments_dir', out, *roots, *small.split(), *size, *more]
+    return main(list(map(str, words)))
 
 def weights_of(path):
     from shineon.models.files import load_model
@@ -216,7 +217,8 @@ unmixed = {
     'too few numbers': (['--mix', 1], 'mix is 1.0. Give a number from 0 to 100 for each of viton, vvt'),
     'nothing at all': (['--mix', 0, 0], 'mix is 0.0 0.0. Give a number'),
     'less than nothing': (['--mix', '1', '-1'], 'mix is 1.0 -1.0. Give a number'),
-    'an input that one set lacks': (['--mix', 1, 1, '--person_inputs', 'densepose'], 'no densepose file for this frame'),
+    'an input that one set lacks': (
+        ['--mix', 1, 1, '--person_inputs', 'densepose'], 'no densepose file for this frame'),
     'no folder of one set': (['--viton_dataroot', ''], 'no viton_dataroot. viton_vvt takes viton, vvt'),
 }
 

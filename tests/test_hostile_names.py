@@ -123,7 +123,9 @@ def test_options_survive_yaml(params):
         assert read_params(Path(d)) == (params, params | dict(name='other'))
 
 @steady
-@given(st.sampled_from(['str', 'int', 'float', 'bool', 'list[str]', 'list[int]', 'list[float]', 'Union[float, int]']), as_json)
+kinds = ['str', 'int', 'float', 'bool', 'list[str]', 'list[int]', 'list[float]', 'Union[float, int]']
+
+@given(st.sampled_from(kinds), as_json)
 def test_option_values_are_taken_or_refused(kind, value):
     option = Option('x', kind, None, '', '')
     try: taken = option_value(option, value, 'options.yaml')
