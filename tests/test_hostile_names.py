@@ -122,9 +122,9 @@ def test_options_survive_yaml(params):
         write_params(Path(d), params, asked=params | dict(name='other'))
         assert read_params(Path(d)) == (params, params | dict(name='other'))
 
-@steady
 kinds = ['str', 'int', 'float', 'bool', 'list[str]', 'list[int]', 'list[float]', 'Union[float, int]']
 
+@steady
 @given(st.sampled_from(kinds), as_json)
 def test_option_values_are_taken_or_refused(kind, value):
     option = Option('x', kind, None, '', '')
