@@ -145,8 +145,7 @@ def test_the_same_training_as_with_the_warp(made, tmp_path, monkeypatch, in_proc
         file = tmp_path/name/'checkpoints'/'last.pt'
         return read_checkpoint(file)['more']['training']['recorder']['losses'].tolist()
     files, warped = losses('files', '--warp_cloth_dir', tmp_path/'w'), losses('warp', '--warp_checkpoint', warp)
-    assert len(files) == 3 and files == pytest.approx(warped, rel=1e-3) and files != warped
+    assert len(files) == 3 and files == pytest.approx(warped, rel=5e-4) and files != warped
     monkeypatch.setattr(WarpCloth, 'prepare', rounded)
     again = losses('rounded', '--warp_checkpoint', warp)
-    print('files, warp, rounded', files, warped, again)
-    assert files == pytest.approx(again, rel=1e-4)
+    assert files == pytest.approx(again, rel=1e-5)
