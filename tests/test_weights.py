@@ -205,6 +205,21 @@ def test_training_by_name(named, vvt, in_process, tmp_path, capsys):
     assert main([*start, '--name', 'no', '--weights', 'warp_small']) == 2
     assert "holds the model 'warp', not 'unet': warp_small" in capsys.readouterr().err
 
+def test_the_short_demo(named, in_process, monkeypatch, tmp_path, capsys):
+    "Test videos are made, nothing is trained, every method is written, and those of interest are compared"
+    from shineon.cli import demo
+    monkeypatch.setattr(demo, 'SHIPPED', list(networks))
+    tiny = dict(n_test=2, n_frames=2, height=128, width=64)
+    results = demo.demo(out='short', sample=demo.TEST_VIDEOS | tiny)
+    assert {p.name for p in (tmp_path/'short').iterdir()} == {'experiments', 'report', 'results', 'test_videos'}
+    assert {p.name for p in (tmp_path/'short'/'experiments').iterdir()} == {'tryon', 'compare'}
+    for method in ('paste', 'UNetMask', 'SamsGenerator', 'untrained_UNetMask'):
+        assert len(list((results/method).glob('*/*.png'))) == 2*2, method # two people, each in the other one's garment
+    compared = json.loads((tmp_path/'short'/'experiments'/'compare'/'metrics.json').read_text())
+    assert list(compared['summary']) == ['paste', 'UNetMask', 'SamsGenerator']
+    said = capsys.readouterr().out
+    assert all(w in said for w in ('1/3', '3/3', 'SSIM', 'index.html', 'contact_sheet'))
+
 def test_the_demo_on_one_s_own_data(named, broken, in_process, monkeypatch, tmp_path, capsys):
     "Test videos are enough, without a list and without truth; a file that is missing is named"
     monkeypatch.setattr('shineon.cli.demo.SHIPPED', list(networks))
