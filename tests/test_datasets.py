@@ -301,3 +301,18 @@ def test_other_sizes_are_said_on_the_screen(sets, change, message, tmp_path, in_
     r, said = evaluated(tmp_path/'own', sets['viton'], tmp_path, capsys)
     assert f'note: {message}' in said and r['protocol']['resized_frames'] == 4
     assert 0 < r['summary']['l1'] < .5
+
+def test_the_preset_of_viton_trains_and_repeats(sets, tmp_path, in_process, capsys):
+    "Appearance flow on two sets by its preset, small: all terms of its loss, and the same weights a second time"
+    roots = ['--viton_dataroot', sets['viton'], '--vvt_dataroot', sets['vvt'], '--fine_height', height]
+    small = '--ngf 4 --batch_size 2 --limit_train_batches 1 --decay_epochs 1 --workers 0 --val_fraction .3'.split()
+    words = ['train', '--preset', 'warp_viton', *roots, '--fine_width', width, *small]
+    made = []
+    for name in ('one', 'two'):
+        out = tmp_path/name
+        asked = [*words, '--name', 'w', '--experiments_dir', out]
+        assert main(list(map(str, asked))) == 0, capsys.readouterr().err
+        said = json.loads((out/'w'/'metrics.json').read_text())
+        assert said['steps'] == 2 and {'l1', 'cloth_mask', 'grid'} <= said.keys()
+        made.append(weights_of(said['checkpoint']))
+    assert torch.equal(*made)
