@@ -225,6 +225,9 @@ cases = dict(
         ngf=(5, size_of, more),
         grid_size=(7, lambda n: n['model'].regression[-1].out_features, 2*7*7),
         grid_reg=(.3, weight('grid'), .3),
+        finest=(8, config('finest'), 8, dict(network='appearance_flow')),
+        wt_cloth_mask=(.3, weight('cloth_mask'), .3),
+        wt_coarse=(.5, weight('coarse'), .5),
         correlate_at=('cloth', config('correlate_at'), 'cloth'),
         align_corners=(False, config('align_corners'), False)),
     train_unet=training | dressing | dict(
