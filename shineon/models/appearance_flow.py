@@ -106,10 +106,7 @@ class AppearanceFlow(nn.Module):
         self.config, self.strides = config, [stride for stride in _radii if stride >= finest]
         at_least(1, ngf=ngf)
         input_names(person_inputs, cloth_inputs)
-        check_size(fine_height, fine_width, 32)
-        if min(fine_height, fine_width) < 64:
-            raise OptionError(f'frames of {fine_height}x{fine_width} are too small for the warp',
-                              do='Choose at least 64x64')
+        check_size(fine_height, fine_width, 32, least=64)
         channels = map(input_channels, (person_inputs, cloth_inputs))
         self.person, self.cloth = (Pyramid(ch, ngf, 2*ngf, finest) for ch in channels)
         self.heads = nn.ModuleList(_head((2*_radii[s] + 1)**2 + 4*ngf + 2) for s in self.strides)
@@ -149,8 +146,7 @@ def forward(self:AppearanceFlow,
     "Bend the product photo to the person of each frame"
     person, cloth = (join_inputs(clip, self.config[k]) for k in ('person_inputs','cloth_inputs')) # (b n c h w)
     (b,n), size = person.shape[:2], person.shape[-2:]
-    if min(size) < 64: raise OptionError(f'frames of {size[0]}x{size[1]} are too small for the warp')
-    check_size(*size, 32)
+    check_size(*size, 32, least=64)
     cloth = cloth[:,-1:].expand_as(cloth) # the last frame always exists
     found = self.displacements(person.flatten(0,1), cloth.flatten(0,1))
     out = dict(grid=_grid(_resized(found[-1], size)).unflatten(0, (b,n)))

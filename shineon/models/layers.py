@@ -238,11 +238,14 @@ def check_size(
     h:int, # height of the frames
     w:int, # width of the frames
     multiple:int, # what both must be a multiple of
+    least:int=1, # what both must have at least
 ):
     "`OptionError` for a size that the network cannot halve often enough"
     if h%multiple or w%multiple or h*w == 0:
         raise OptionError(f'frames of {h}x{w} do not fit this network',
                           do=f'Choose a fine_height and fine_width that are multiples of {multiple}')
+    if min(h, w) < least:
+        raise OptionError(f'frames of {h}x{w} are too small for this network', do=f'Choose at least {least}x{least}')
 
 # %% ../../nbs/models/30_layers.ipynb #8bd5c937
 def check_choice(

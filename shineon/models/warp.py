@@ -86,10 +86,7 @@ class WarpModule(nn.Module):
         at_least(1, ngf=ngf)
         at_least(2, grid_size=grid_size)
         input_names(person_inputs, cloth_inputs)
-        check_size(fine_height, fine_width, 16)
-        if min(fine_height, fine_width) < 64:
-            raise OptionError(f'frames of {fine_height}x{fine_width} are too small for the warp',
-                              do='Choose at least 64x64')
+        check_size(fine_height, fine_width, 16, least=64)
         self.person, self.cloth = (_extractor(input_channels(n), ngf) for n in (person_inputs, cloth_inputs))
         self.regression = _regression(fine_height//16, fine_width//16, ngf, grid_size)
         self.tps = TPS(fine_height, fine_width, grid_size)
