@@ -194,6 +194,7 @@ training = everywhere | dict(
     augment_colour=(.3, augmented('augment_colour'), .3),
     augment_background=(1., augmented('augment_background'), 1.),
     augment_cut=(1., augmented('augment_cut'), 1.),
+    augment_motion=(.5, augmented('augment_motion'), .5),
     background_dir=('nowhere', None, refused('nowhere')),
     init_type=('kaiming', spread, more),
     init_variance=(.2, spread, more))

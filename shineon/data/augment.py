@@ -230,6 +230,7 @@ class Augmentation:
     white:int=240 # product photos are white where all colours reach this
     cut:str='' # top, left or right: the side that cuts off the head or an arm; empty: none
     cut_how:tuple[float,float,float]=(.5,0.,.5) # how much, how much larger, and the place across, each from 0 to 1
+    motion:tuple[float,float,float]=(0.,0.,0.) # of the camera over a still picture, a frame: larger, right, down
 
 # %% ../../nbs/data/17_augment.ipynb #85b4b88b
 def _each(change, frames): return np.stack([change(f) for f in frames])
@@ -303,20 +304,41 @@ def _coloured(self:Augmentation, arrays):
     ways = {k: FILES[k].colour for k in arrays}
     return arrays | {k: way(colours, arrays[k]) for k,way in ways.items() if way}
 
+# %% ../../nbs/data/17_augment.ipynb #e315fe83
+def _way_back(now, before): # two `Affine`s of one picture -> flow from the one to the other, `(h w 2)`, pixels
+    there = before.linear @ np.linalg.inv(now.linear)
+    y,x = np.mgrid[:now.h,:now.w]
+    here = np.stack([x, y], -1)
+    return ((here - now.offset) @ there.T + before.offset - here).astype(np.float32)
+
+# %% ../../nbs/data/17_augment.ipynb #8bcaeed7
+@patch
+def _in_motion(self:Augmentation, arrays, size, n): # of a still picture, `(1 ...)` each -> `(n ...)`, oldest first
+    (larger, *shift), touched = self.motion, touched_sides(_persons(arrays))
+    ago = np.arange(n)[::-1].tolist()
+    moves = [Affine(size, (1 + larger)**k, 0, np.multiply(shift, k)).closed(touched) for k in ago]
+    frames = {k: a for k,a in arrays.items() if FILES[k].of == 'person'}
+    made = {k: np.stack([FILES[k].move(m, a[0]) for m in moves]) for k,a in frames.items()}
+    if 'flow' in made: made['flow'] = np.stack([_way_back(*pair) for pair in zip(moves, moves[:1] + moves)])
+    return arrays | made
+
 # %% ../../nbs/data/17_augment.ipynb #b282bc1b
 @patch
 def apply(self:Augmentation,
     arrays:dict[str,np.ndarray], # kind of file -> `(n ...)`: of each frame, or of the garment
+    still:int=0, # they are of a still picture, which becomes so many frames where the camera moves; 0: of a video
 ) -> dict[str,np.ndarray]: # likewise; what was given stays as it was
     "The arrays of a clip as they are after all that happens to it"
     _refuse_unknown(arrays)
     size = arrays['image'].shape[1:3]
-    arrays = self._moved(self._mirrored(arrays, size), size)
-    return self._coloured(self._elsewhere(arrays, size))
+    arrays = self._elsewhere(self._moved(self._mirrored(arrays, size), size), size)
+    if still > 1 and any(self.motion): arrays = self._in_motion(arrays, size, still)
+    return self._coloured(arrays)
 
 # %% ../../nbs/data/17_augment.ipynb #e9259997
+_fastest = np.array([.02, .04, .04]) # that a camera moves from frame to frame: larger, right, down, in shares
 _most = dict(augment_mirror=1, augment_scale=.5, augment_shift=.5, augment_rotate=180, augment_colour=.5,
-             augment_background=1, augment_cut=1)
+             augment_background=1, augment_cut=1, augment_motion=1)
 
 # %% ../../nbs/data/17_augment.ipynb #0338364a
 def _pictures_in(folder): # -> paths, sorted
@@ -340,6 +362,7 @@ class Augment:
     background_dir:str='' # folder of pictures that stand behind people; without it colours, gradients and noise do
     cloth_mask_threshold:int=240 # product photos are white where all colours reach this
     augment_cut:float=0. # probability that the frame is moved so that its edge cuts off head or arms
+    augment_motion:float=0. # probability that the camera moves in a clip that is made of a still picture
     def __post_init__(self):
         for k,most in _most.items():
             value = getattr(self, k)
@@ -366,6 +389,8 @@ def draw(self:Augment,
     behind = dict(background=ground, seed=int(rng.integers(2**32)))
     cut, side, *how = rng.random(5).tolist()
     if cut < self.augment_cut: place |= dict(cut=('top', 'top', 'left', 'right')[int(4*side)], cut_how=tuple(how))
+    moves, camera = rng.random() < self.augment_motion, rng.uniform(-1, 1, 3)*_fastest
+    if moves: place['motion'] = tuple(camera.tolist())
     return Augmentation(mirror < self.augment_mirror, **place, **light, **behind, white=self.cloth_mask_threshold)
 
 # %% ../../nbs/data/17_augment.ipynb #81ffee33

@@ -94,9 +94,10 @@ def __call__(self:ClipReader,
     "The clip of `n` frames that ends at frame `last`, zeros where that is before the video's start"
     numbers = range(max(last+1-n, 0), last+1)
     arrays = self._arrays(video, numbers, cloth or video.cloth, places)
-    if change: arrays = change.apply(arrays)
-    parts = self._person(arrays) | self._cloth(arrays, len(numbers))
-    parts['valid'] = torch.ones(len(numbers), 1, 1, 1)
+    if change: arrays = change.apply(arrays, still=n*(len(video.frames) == 1))
+    count = len(arrays['image'])
+    parts = self._person(arrays) | self._cloth(arrays, count)
+    parts['valid'] = torch.ones(count, 1, 1, 1)
     clip = {k: _pad_front(x, n) for k,x in parts.items()}
     return clip | dict(video=video.id, frame=video.frames[last].name)
 
