@@ -1174,6 +1174,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'shineon/data/frame_files.py'),
                                           'shineon.data.frame_files.ResizeCrop.picture': ( 'data/frame_files.html#resizecrop.picture',
                                                                                            'shineon/data/frame_files.py'),
+                                          'shineon.data.frame_files.ResizeCrop.unmoved': ( 'data/frame_files.html#resizecrop.unmoved',
+                                                                                           'shineon/data/frame_files.py'),
                                           'shineon.data.frame_files._as_flow': ( 'data/frame_files.html#_as_flow',
                                                                                  'shineon/data/frame_files.py'),
                                           'shineon.data.frame_files._as_iuv': ( 'data/frame_files.html#_as_iuv',

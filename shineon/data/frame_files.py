@@ -91,6 +91,12 @@ def inside(self:ResizeCrop) -> list[tuple[int,int]]: # first and last + 1 of its
     sides = zip(self.size, self.out, self.scale, (self.top, self.left))
     return [(max(ceil(-at - 1e-6), 0), min(floor(n*scale - at + 1e-6), out)) for n,out,scale,at in sides]
 
+# %% ../../nbs/data/09_frame_files.ipynb #82ef4f65
+@patch(as_prop=True)
+def unmoved(self:ResizeCrop) -> bool: # is there nothing to do?
+    "Does the frame have the working size, and stay as it is?"
+    return self.size == self.out and self.scale == (1, 1) and self.top == self.left == 0
+
 # %% ../../nbs/data/09_frame_files.ipynb #7f4c226a
 @patch
 def _resized(self:ResizeCrop, x, how): # `(h w [c])` -> what `inside` shows of it, resampled
@@ -115,6 +121,7 @@ def picture(self:ResizeCrop,
     fill:str='edge', # NumPy's way of padding: `edge`, or `constant` for zeros
 ) -> np.ndarray: # of the working size
     "Resize and crop a picture, and fill it up where it is too small"
+    if self.unmoved: return pic
     return self._filled(self._resized(pic, how), fill)
 
 # %% ../../nbs/data/09_frame_files.ipynb #rc2crop00
@@ -149,6 +156,7 @@ def flow(self:ResizeCrop,
     flow:np.ndarray, # `(h w 2)`, pixels
 ) -> np.ndarray: # of the working size, in its pixels, to the frame before as that is placed
     "Resize and crop optical flow; its vectors scale with the picture, and the change of placement is added"
+    if self.unmoved and self.previous.unmoved: return flow
     x,y = (self.picture(np.ascontiguousarray(flow[...,k]), fill='constant') for k in (0, 1)) # (height width) each
     to, (h,w) = self.previous, self.out
     x,y = x*np.float32(to.scale[1]), y*np.float32(to.scale[0])
