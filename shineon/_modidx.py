@@ -2423,6 +2423,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'shineon/prepare/dataset.py'),
                                          'shineon.prepare.dataset.unprepared': ( 'prepare/dataset.html#unprepared',
                                                                                  'shineon/prepare/dataset.py'),
+                                         'shineon.prepare.dataset.without_strays': ( 'prepare/dataset.html#without_strays',
+                                                                                     'shineon/prepare/dataset.py'),
                                          'shineon.prepare.dataset.write_annotations': ( 'prepare/dataset.html#write_annotations',
                                                                                         'shineon/prepare/dataset.py')},
             'shineon.prepare.drawn': { 'shineon.prepare.drawn.DrawnPose': ('prepare/drawn.html#drawnpose', 'shineon/prepare/drawn.py'),
