@@ -4,10 +4,11 @@ A notebook's cells are run up to where the work begins."""
 import json, re, shutil, warnings
 from pathlib import Path
 
-import pytest, torch
+import numpy as np, pytest, torch
 from torch import nn
 from shineon.cli.notebooks import read_options, run_notebook
 from shineon.core.errors import ShineOnError
+from shineon.core.media import write_png
 from shineon.core.run_folder import open_run
 from shineon.train.board import result_rows
 
@@ -66,7 +67,7 @@ def seen(monkeypatch):
     def together(n): seen['together'] = n; return BatchedNetworks(n)
     def compiled(f, **kw): seen.setdefault('compiled', []).append(f); return f # the true one takes minutes
     monkeypatch.setattr('shineon.data.layouts.check_videos', check_videos)
-    for work in ('train.learner.fit_schedule', 'tryon.methods.save_result'):
+    for work in ('train.learner.fit_schedule', 'tryon.methods.save_result', 'prepare.dataset.Preparation.__call__'):
         monkeypatch.setattr(f'shineon.{work}', enough)
     monkeypatch.setattr('shineon.train.learner.go_on', lambda learn, start, *how: seen.update(went_on=str(start)) or {})
     monkeypatch.setattr('shineon.tryon.batching.BatchedNetworks', together)
@@ -125,6 +126,8 @@ def flow_is_shown(n): batch = n['dls'].one_batch()[0]; return 'flow' in result_r
 def augmented(name): return lambda n: getattr(n['dls'].train.dataset.augment, name)
 
 def kept_after_overwrite(n): return n['folder'].name, (n['folder']/'checkpoints'/'old.pt').exists()
+
+def made(name): return lambda n: n['make'].settings[name]
 
 masked = dict(person_inputs=['masked', 'densepose', 'flow'])
 def reader_of(n): return n['reader'] if 'reader' in n else n['readers'][True, True]
@@ -308,14 +311,40 @@ cases = dict(
         framing=('somehow', None, refused("framing is 'somehow'")),
         result_dir=('there', lambda n: n['given'][1].parent, Path('there')),
         out_fmt=(['gif', 'mp4'], lambda n: n['given'][4], ['gif', 'mp4']),
-        fps=(5., lambda n: n['given'][5], 5.)))
+        fps=(5., lambda n: n['given'][5], 5.)),
+    prepare=dict(
+        name=('taken_not', lambda n: n['folder'].name, 'taken_not'),
+        experiments_dir=('elsewhere', lambda n: str(n['folder'].parent), 'elsewhere'),
+        overwrite=(True, kept_after_overwrite, ('taken', False), dict(name='taken')),
+        resume=(True, None, refused('this run was begun with'), dict(name='taken')),
+        plugins=(['nowhere.py'], None, refused('no such plugin: nowhere.py')),
+        gpu_ids=('first', None, refused('gpu_ids is "first"')),
+        loglevel=('loud', None, refused("loglevel is 'loud'")),
+        videos=(['nowhere.mp4'], None, refused('no such video: nowhere.mp4')),
+        out_dir=('there', lambda n: str(n['make'].root), 'there'),
+        garment=(['photos'], lambda n: [j.photo and j.photo.name for j in n['jobs']], ['amy-g1.png', None]),
+        person=(2, made('person'), 2),
+        test_fraction=(.5, lambda n: sorted(j.mode for j in n['jobs']), ['test', 'train']),
+        seed=(5, lambda n: [j.mode for j in n['jobs']], ['train', 'test'], dict(test_fraction=.5)),
+        pose=('schp', None, refused("pose is 'schp'")),
+        parse=('dis', None, refused("parse is 'dis'")),
+        densepose=('dis', None, refused("densepose is 'dis'")),
+        flow=('bodypix', None, refused("flow is 'bodypix'")),
+        cut_out=('dis', None, refused("garment is 'dis'")),
+        models=('nowhere', None, refused('nowhere')),
+        height=(128, lambda n: n['make'].size, (128, 192)),
+        width=(128, lambda n: n['make'].size, (256, 128)),
+        smooth=(3, made('smooth'), 3),
+        workers=(1, lambda n: n['make'].workers, 1)))
 
+drawn = dict(pose='drawn-pose', parse='drawn-parse', densepose='drawn-densepose') # they know the answer
 small = dict(fine_height=128, fine_width=64, workers=0, gpu_ids='-1', seed=5)
 trained = small | dict(batch_size=2, val_fraction=.34, keep_epochs=1, decay_epochs=1)
 base = dict(train_warp=trained | dict(ngf=4), train_unet=trained | dict(ngf=4, wt_vgg=0.),
             train_sams=trained | dict(n_frames_total=2, ngf_pow_outer=2, ngf_pow_inner=3, num_middle=1, spade_hidden=4,
                                       ndf=4, n_layers_D=2, wt_vgg=0.),
-            tryon=small | dict(checkpoint='unet.pt', warp_checkpoint='warp.pt', out_fmt=['png']))
+            tryon=small | dict(checkpoint='unet.pt', warp_checkpoint='warp.pt', out_fmt=['png']),
+            prepare=drawn | dict(gpu_ids='-1', videos=['clips'], out_dir='set'))
 usual = {} # what is to be seen in a run of each notebook without the option: notebook -> its variables
 
 @pytest.mark.parametrize('notebook', cases)
@@ -328,6 +357,11 @@ def an_earlier_run(folder):
     (folder/'checkpoints').mkdir()
     (folder/'checkpoints'/'old.pt').touch()
 
+def raw_videos(folder):
+    "Pictures that stand for two videos, and a photo"
+    for name in ('clips/amy-g1/1', 'clips/bea-g2/1', 'photos/amy-g1'):
+        write_png(folder/f'{name}.png', np.full((96,72,3), 200, np.uint8))
+
 @pytest.fixture
 def run(set_up, files, tmp_path):
     "Run a notebook up to its work with its base options and some more; says, too, whether it warned of ngf"
@@ -339,6 +373,7 @@ def run(set_up, files, tmp_path):
     def run(notebook, **params):
         an_earlier_run(tmp_path/params.get('experiments_dir', 'experiments')/'taken')
         options = dict(vvt_dataroot=files['vvt'], name='x') | base[notebook] | params
+        if notebook == 'prepare': raw_videos(tmp_path)
         if notebook == 'tryon': options.setdefault('result_dir', f'results_of_{options.get("experiments_dir", "x")}')
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
@@ -370,6 +405,7 @@ def test_option(notebook, option, run, tmp_path):
 
 # the options of the reference system, by name; where a notebook has not got one, it says why
 
+of_the_reference = [n for n in cases if n != 'prepare'] # that system starts from prepared files
 inputs = dict(train_warp=['agnostic', 'cocopose'], train_unet=['agnostic', 'densepose'],
               train_sams=['agnostic', 'densepose', 'flow'])
 table = dict(
@@ -396,7 +432,7 @@ def words_of(option, default):
     if option == 'no_self_attn' or isinstance(default, bool): return [f'--{option}']
     return [f'--{option}', (default or 'x') if isinstance(default, str) else '3']
 
-@pytest.mark.parametrize('notebook', cases)
+@pytest.mark.parametrize('notebook', of_the_reference)
 def test_options_of_the_reference(notebook, monkeypatch, tmp_path, capsys):
     "Each is taken, with its default, or refused in one line with the reason"
     from shineon.cli.main import main

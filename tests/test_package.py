@@ -7,7 +7,7 @@ from shineon.cli.notebooks import read_options, run_notebook
 
 modules = sorted(p for p in (repo/'shineon').rglob('*.py') if p.name not in ('__init__.py', '_modidx.py'))
 dotted = lambda p: '.'.join(p.relative_to(repo).with_suffix('').parts)
-runs = ['train_warp', 'train_unet', 'train_sams', 'tryon', 'evaluate', 'compare']
+runs = ['train_warp', 'train_unet', 'train_sams', 'tryon', 'evaluate', 'compare', 'prepare']
 
 def python(code):
     "Run Python in a process of its own"
@@ -41,13 +41,14 @@ rooms = {'': ['core', 'data', 'models', 'train'],
          'core': ['core'],
          'data': ['core', 'data'],
          'sample': ['core', 'data', 'sample'],
+         'prepare': ['core', 'data', 'sample', 'prepare'],
          'kernels': ['core', 'kernels'],
          'models': ['core', 'models', 'data.labels'],
          'train': ['core', 'data', 'models', 'kernels', 'train'],
          'tryon': ['core', 'data', 'models', 'kernels', 'tryon'],
          'evaluate': ['core', 'data.layouts', 'evaluate'],
          'explore': ['core', 'data', 'sample', 'models', 'train', 'tryon', 'evaluate', 'explore'],
-         'benchmarks': ['core', 'data', 'sample', 'models', 'kernels', 'train', 'tryon', 'benchmarks'],
+         'benchmarks': ['core', 'data', 'sample', 'prepare', 'models', 'kernels', 'train', 'tryon', 'benchmarks'],
          'cli': ['core', 'cli', 'benchmarks.bench', 'data.layouts', 'sample.dataset', 'evaluate.page',
                  'evaluate.tables', 'models.networks', 'models.export', 'models.weights', 'data.check',
                  'sample.layouts', 'tryon.prewarp']}
@@ -88,7 +89,7 @@ train_sams = dict(
 tryon = dict(everywhere, **data, checkpoint='', warp_cloth_dir='warp-cloth', result_dir='test_results', tryon_list='',
              random_tryon=False)
 table = dict(train_warp=train_warp, train_unet=train_unet, train_sams=train_sams, tryon=tryon,
-             evaluate=everywhere, compare=everywhere)
+             evaluate=everywhere, compare=everywhere, prepare=everywhere | dict(height=256, width=192))
 types = {'str': str, 'int': int, 'float': (float, int), 'bool': bool, 'list[str]': list, 'list[int]': list,
          'list[float]': list, 'Union[float, int]': (float, int)}
 
@@ -106,7 +107,8 @@ def test_options(notebook):
     assert {k: by_name[k].default for k in table[notebook]} == table[notebook]
 
 differing = ('person_inputs', 'cloth_inputs', 'checkpoint', 'workers', 'vvt_dataroot', 'warp_checkpoint', 'batch_size',
-             'n_frames_total', 'ngf', 'datamode', 'keep_person') # they belong to a network
+             'n_frames_total', 'ngf', 'datamode', 'keep_person', # they belong to a network
+             'flow') # a folder of it, or who estimates it
 
 @pytest.mark.parametrize('notebook', runs)
 def test_same_option_everywhere(notebook):
