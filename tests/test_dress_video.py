@@ -1,14 +1,19 @@
 "One's own video: frames that were cut out of a raw video, results back in it; `shineon dress`"
 from fractions import Fraction
 
-import numpy as np, pytest, torch
+import numpy as np, pytest, shineon, torch
+from conftest import short, small
 from PIL import Image
+from shineon.cli.main import main
 from shineon.core.errors import DataError
 from shineon.core.media import frame_times, read_picture, read_video, video_info, write_png
 from shineon.data.frame_files import ResizeCrop
 from shineon.data.layouts import check_source, read_crops, vvt_videos
+from shineon.models.files import read_checkpoint
 from shineon.models.networks import NETWORKS
+from shineon.prepare.drawn import drawn_truth, drawn_video
 from shineon.sample.dataset import make_sample
+from shineon.testing import shirt
 from shineon.tryon.dress import tryon_reader
 from shineon.tryon.methods import MethodFolders, dress_methods
 from shineon.tryon.own_size import OwnSize, place_video
@@ -88,3 +93,111 @@ def test_without_the_file_nothing_changes(followed):
         assert video.source == followed.source and video.crops is None
         with pytest.raises(DataError, match='of another shape'): OwnSize(video, tryon_reader(), video.cloth)
     finally: followed.crops.with_suffix('.away').rename(followed.crops)
+
+# shineon dress, with annotators that know the answer for drawn videos
+
+drawn = '--pose drawn-pose --parse drawn-parse --densepose drawn-densepose --gpu_ids -1'.split()
+
+@pytest.fixture(scope='module')
+def wardrobe(tmp_path_factory):
+    "A folder with a video that has a tone and irregular times, a photo, a video of nobody, and two garments"
+    folder = tmp_path_factory.mktemp('wardrobe')
+    times = [0, 33, 90, 123, 200, 233, 290, 310]
+    with_tone(folder/'walk.mp4', drawn_video(8, 240, 400, walk=.2), times, Fraction(1, 1000))
+    with_tone(folder/'nobody.mp4', drawn_video(8, 240, 320, empty=tuple(range(8))), times, Fraction(1, 1000))
+    write_png(folder/'portrait.png', drawn_video(2, 320, 240)[1])
+    for name,size in (('a', (256,192)), ('b', (300,260))):
+        write_png(folder/f'{name}.png', ((shirt(*size).permute(1,2,0).numpy() + 1)*127.5).round().astype(np.uint8))
+    return folder
+
+@pytest.fixture
+def dress(wardrobe, monkeypatch, capfd):
+    "Run `shineon dress` in that folder: exit status, what was printed"
+    monkeypatch.chdir(wardrobe)
+    def run(*args):
+        capfd.readouterr()
+        status = main(['dress', *map(str, args), '--cache', 'cache', *drawn])
+        return status, ''.join(capfd.readouterr())
+    return run
+
+def test_a_video_in_two_garments(dress, wardrobe):
+    "Size, times and sound are the video's; only near the person's garment anything has changed"
+    status, said = dress('walk.mp4', 'a.png', 'b.png', '-o', 'dressed')
+    assert status == 0 and 'prepared: 8 frames' in said, said
+    assert sorted(p.name for p in (wardrobe/'dressed').iterdir()) == ['walk_a.mp4', 'walk_b.mp4', 'walk_sheet.png']
+    raw = list(read_video(wardrobe/'walk.mp4'))
+    for name in ('walk_a.mp4', 'walk_b.mp4'):
+        path = wardrobe/'dressed'/name
+        assert frame_times(path) == frame_times(wardrobe/'walk.mp4')
+        assert sound_of(path) == sound_of(wardrobe/'walk.mp4') != []
+        for before,now in zip(raw, read_video(path), strict=True):
+            body = drawn_truth(before)['parse'] > 0
+            rows, columns = (np.flatnonzero(body.any(axis)) for axis in (1, 0))
+            away = np.ones_like(body)
+            away[rows[0]:rows[-1],max(columns[0] - 20, 0):columns[-1] + 20] = False
+            off = np.abs(now.astype(int) - before).mean(-1)
+            assert off[away].mean() < 3 < off[body].mean() # what the encoder does; another garment
+
+def test_the_next_garment_takes_only_the_tryon(dress, wardrobe):
+    status, said = dress('walk.mp4', 'a.png', '-o', 'first.mp4')
+    assert status == 0, said
+    status, said = dress('walk.mp4', 'b.png', '-o', 'second.mp4')
+    assert status == 0 and 'prepared:' not in said and 'second.mp4: ' in said and 'kept for further garments' in said
+
+@pytest.mark.parametrize('args, words', [
+    (['walk.mp4', 'a.png', '-o', 'walk.mp4', '--overwrite'], 'would replace what it is made from'),
+    (['walk.mp4', 'a.png', '-o', 'taken.mp4'], 'there is such a file: taken.mp4'),
+    (['walk.mp4', 'a.png', 'b.png', '-o', 'one.mp4'], 'one file for 2 garments'),
+    (['none.mp4', 'a.png'], 'no such video'), (['walk.mp4', 'none.png'], 'no such garment photo'),
+    (['nobody.mp4', 'a.png'], 'no person'), (['.', 'a.png'], 'this is a folder'),
+    (['walk.mp4', 'walk.mp4', '-o', 'x.mp4'], 'walk.mp4'), (['a.png', 'a.png', '-o', 'x.png'], 'no frame of a drawn video'),
+    (['walk.mp4', 'a.png', '-o', 'x.mp4', '--person', '7'], 'person is 7'),
+    (['walk.mp4', 'a.png', '-o', 'x.mp4', '--checkpoint', 'nowhere'], 'no such checkpoint'),
+    (['walk.mp4', 'a.png', '-o', 'x.mp4', '--category', 'hat'], 'hat'),
+    (['walk.mp4', 'a.png', '-o', 'x.mp4', '--framing', 'near'], "framing is 'near'"),
+    (['walk.mp4', 'a.png', '-o', 'x.mp4', '--models', 'nowhere'], 'nowhere')])
+def test_what_cannot_be_is_one_line(args, words, dress, wardrobe):
+    (wardrobe/'taken.mp4').touch()
+    status, said = dress(*args)
+    assert status == 2 and words in said and said.count('shineon: ') == 1 and 'Traceback' not in said, said
+    assert not (wardrobe/'x.mp4').exists() and (wardrobe/'taken.mp4').stat().st_size == 0
+
+def test_a_photo(dress, wardrobe):
+    status, said = dress('portrait.png', 'a.png', '-o', 'dressed_portrait.png')
+    assert status == 0, said
+    before, now = (read_picture(wardrobe/n) for n in ('portrait.png', 'dressed_portrait.png'))
+    differs = (now != before).any(-1)
+    assert now.shape == (320,240,3) and .03 < differs.mean() < .4
+    assert not differs[:40].any() # above the head: bit for bit
+
+def test_from_python(wardrobe, tmp_path):
+    who = dict(pose='drawn-pose', parse='drawn-parse', densepose='drawn-densepose')
+    said = []
+    made = shineon.dress(wardrobe/'walk.mp4', wardrobe/'a.png', tmp_path/'made.mp4', say=said.append, gpu_ids='-1',
+                         cache=tmp_path/'cache', **who)
+    assert made.files == [tmp_path/'made.mp4'] and video_info(made.files[0])['frames'] == 8
+    assert made.record['made_by']['parse'] == 'drawn-parse' and set(made.seconds) == {'garments', 'prepare', 'tryon'}
+    with pytest.raises(AttributeError, match='no attribute'): shineon.undress
+
+# who made the annotations
+
+def record(root, mode, parse): # of every video
+    folder = root/mode/'made_by'
+    folder.mkdir()
+    for v in vvt_videos(root, mode):
+        (folder/f'{v.id}.yaml').write_text(f'whole: true\nmade_by: {{parse: {parse}, keypoints: blazepose}}\n')
+
+def test_makers_are_kept_and_compared(broken, in_process, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    record(broken, 'train', 'schp')
+    data = ['--vvt_dataroot', str(broken)]
+    assert main(['train', '--model', 'warp', '--name', 'w', *data, *small, *short, '--fast_dev_run']) == 0
+    checkpoint = tmp_path/'experiments'/'w'/'checkpoints'/'last.pt'
+    assert read_checkpoint(checkpoint)['more']['options']['made_by']['parse'] == ['schp']
+    def tried(name):
+        capfd.readouterr()
+        assert main(['tryon', '--name', name, '--checkpoint', str(checkpoint), *data, '--gpu_ids', '-1', '--workers', '0']) == 0
+        return ''.join(capfd.readouterr())
+    assert 'in training' not in tried('plain') # the test videos have no record
+    record(broken, 'test', 'light-parse')
+    assert 'parse by schp in training, by light-parse here' in tried('other')
