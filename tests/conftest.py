@@ -152,6 +152,15 @@ def real():
     if not (folder/'vvt').is_dir(): pytest.skip(f'no real clips in {folder}; name their folder with SHINEON_REAL')
     return folder
 
+@pytest.fixture(scope='session')
+def models():
+    "Folder of the light level's model files: $SHINEON_MODELS, or shared/models beside the project"
+    folder = Path(os.environ.get('SHINEON_MODELS', repo.parent/'shared'/'models'))
+    if not (folder/'pose_landmark_heavy.tflite').is_file():
+        pytest.skip(f'no model files in {folder}; name their folder with SHINEON_MODELS')
+    pytest.importorskip('ai_edge_litert')
+    return folder
+
 holder = '''
 import sys, time
 from shineon.core.files import hold
