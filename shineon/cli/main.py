@@ -239,6 +239,20 @@ def _make_sample(args):
     print(f'{args.n_train} training and {args.n_test} test videos in {args.out}')
     if args.layout in SAMPLE_LAYOUTS: print(f'Read it with {read_with(args.layout, args.out)}')
 
+# %% ../../nbs/cli/85_main.ipynb #d8986978
+def _prepare(p, look):
+    "Make a data set of raw videos: shineon prepare VIDEO... OUT [--garment PHOTO...]; executes the prepare notebook."
+    _takes_options(p, 'prepare', look, 'videos')
+    execute_it = p.get_default('run')
+    p.set_defaults(run=lambda args: execute_it(_with_out_dir(args)))
+
+# %% ../../nbs/cli/85_main.ipynb #0308db0f
+def _with_out_dir(args): # videos and, as the last of them, the data set -> both apart
+    if args.out_dir or not args.videos: return args
+    if len(args.videos) > 1: *args.videos, args.out_dir = args.videos
+    else: raise OptionError(f'{args.videos[0]} alone is named', do='Name videos, and then the data set to make')
+    return args
+
 # %% ../../nbs/cli/85_main.ipynb #86b191c2
 def _train(p, look):
     "Train a network: executes its run notebook in experiments/NAME/."
@@ -467,8 +481,8 @@ def _leave_with(parent): # its process number
     os.kill(os.getpid(), signal.SIGTERM)
 
 # %% ../../nbs/cli/85_main.ipynb #1882bd30
-_commands = [_sample, _check, _prewarp, _train, _tryon, _runs, _rerun, _sweep, _export, _weights, _evaluate, _compare,
-             _demo, _bench, _run]
+_commands = [_sample, _prepare, _check, _prewarp, _train, _tryon, _runs, _rerun, _sweep, _export, _weights, _evaluate,
+             _compare, _demo, _bench, _run]
 
 # %% ../../nbs/cli/85_main.ipynb #74654e09
 def make_parser(

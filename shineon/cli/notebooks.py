@@ -78,12 +78,13 @@ def train_notebook(
 # %% ../../nbs/cli/80_notebooks.ipynb #6ca13525
 _registries = dict( # module, and what says an entry's kind
     INPUTS=('shineon.data.labels', 'of'), LAYOUTS=('shineon.data.layouts', ''),
-    NETWORKS=('shineon.models.networks', 'role'), METRICS=('shineon.evaluate.metrics', ''))
+    NETWORKS=('shineon.models.networks', 'role'), METRICS=('shineon.evaluate.metrics', ''),
+    ANNOTATORS=('shineon.prepare.annotators', 'makes'))
 
 # %% ../../nbs/cli/80_notebooks.ipynb #48e8ecb3
 def registered(
-    registry:str, # `INPUTS`, `LAYOUTS`, `NETWORKS` or `METRICS`
-    kind:str='', # only these: person or cloth; warp or tryon
+    registry:str, # `INPUTS`, `LAYOUTS`, `NETWORKS`, `METRICS` or `ANNOTATORS`
+    kind:str='', # only these: person or cloth; warp or tryon; pose, parse, densepose, flow or garment
 ) -> str: # such as `warp (or gmm), sams`
     "Names and synonyms of a registry's entries"
     module, attribute = _registries[registry]
@@ -489,7 +490,7 @@ def _gist(evalue): # of an error's message: its first line, or that of a loader'
 
 # %% ../../nbs/cli/80_notebooks.ipynb #eb35fa5d
 def _going_on(name): # with a run of this notebook that was broken off
-    on = '--checkpoint last' if trains(name) else dict(tryon='--resume', evaluate='--resume').get(name)
+    on = '--checkpoint last' if trains(name) else dict.fromkeys(('prepare', 'tryon', 'evaluate'), '--resume').get(name)
     return f'; {on} goes on with what is done' if on else ''
 
 # %% ../../nbs/cli/80_notebooks.ipynb #98d0f7ad

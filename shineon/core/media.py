@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_picture', 'read_picture', 'read_stored', 'write_png', 'write_video', 'timed_frames', 'read_video', 'video_info',
            'frame_times', 'write_like', 'ahead', 'fan_out', 'labelled', 'contact_sheet', 'show_video', 'show_picture',
-           'read_flo', 'write_flo', 'read_grid', 'estimate_flow']
+           'read_flo', 'flo_bytes', 'write_flo', 'read_grid', 'estimate_flow']
 
 # %% ../../nbs/core/04_media.ipynb #7f7dbad3
 import os, warnings
@@ -616,14 +616,20 @@ def read_flo(
         return np.fromfile(file, np.float32, 2*h*w).reshape(h, w, 2)
 
 # %% ../../nbs/core/04_media.ipynb #80883ecc
+def flo_bytes(
+    flow:np.ndarray, # `(h w 2)`, pixels
+) -> bytes: # of a Middlebury file
+    "Optical flow as a Middlebury file holds it"
+    h,w,_ = flow.shape
+    return _flo_magic.tobytes() + np.array([w,h], '<i4').tobytes() + flow.astype('<f4').tobytes()
+
+# %% ../../nbs/core/04_media.ipynb #d7de9a6e
 def write_flo(
     path:str|Path, # file to write
     flow:np.ndarray, # `(h w 2)`, pixels
 ):
     "Write optical flow as a Middlebury file"
-    h,w,_ = flow.shape
-    head = _flo_magic.tobytes() + np.array([w,h], '<i4').tobytes()
-    with replacing(path) as tmp: tmp.write_bytes(head + flow.astype('<f4').tobytes())
+    with replacing(path) as tmp: tmp.write_bytes(flo_bytes(flow))
 
 # %% ../../nbs/core/04_media.ipynb #25b4b19d
 def read_grid(

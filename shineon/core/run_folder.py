@@ -169,7 +169,7 @@ def run_place(
     raise OptionError(f'name {name[:200]!r} cannot be that of a run', do=do)
 
 # %% ../../nbs/core/02_run_folder.ipynb #9a36f6f4
-_going_on = dict(tryon='--resume', evaluate='--resume', compare='')
+_going_on = dict(prepare='--resume', tryon='--resume', evaluate='--resume', compare='')
 
 def _ways(kind): # what can be done where there is a run of this name
     on = _going_on.get(kind, '--checkpoint last')
