@@ -17,8 +17,8 @@ from shineon.prepare.dataset import Preparation, plan_jobs, prepare, read_record
 from shineon.prepare.drawn import drawn_video
 from shineon.testing import shirt
 
-drawn = dict(pose='drawn-pose', parse='drawn-parse', densepose='drawn-densepose')
-as_options = [w for k,v in drawn.items() for w in (f'--{k}', v)]
+drawn = dict(pose='drawn-pose', parse='drawn-parse', densepose='drawn-densepose', height=128, width=96)
+as_options = [w for k,v in drawn.items() for w in (f'--{k}', str(v))]
 photo = ((shirt(256, 192).permute(1,2,0).numpy() + 1)*127.5).round().astype(np.uint8)
 
 def ids(root, mode='test'): return [v.id for v in vvt_videos(root, mode)]
@@ -26,7 +26,7 @@ def ids(root, mode='test'): return [v.id for v in vvt_videos(root, mode)]
 @pytest.fixture
 def raw(tmp_path):
     "Two videos in a folder, and the photo of a garment"
-    for k,name in enumerate(('amy-g1', 'bea-g2')): write_video(tmp_path/'raw'/f'{name}.mp4', drawn_video(8, seed=k))
+    for k,name in enumerate(('amy-g1', 'bea-g2')): write_video(tmp_path/'raw'/f'{name}.mp4', drawn_video(4, seed=k))
     write_png(tmp_path/'shirt.png', photo)
     write_video(tmp_path/'other'/'Bea-G2.mp4', drawn_video(2))
     return tmp_path/'raw'
@@ -75,7 +75,7 @@ def test_trial(tmp_path, monkeypatch, in_process):
     (['raw'], 'raw alone is named'), (['nowhere.mp4', 'set'], 'no such video'),
     (['raw', 'shirt.png'], 'this is no folder'),
     (['raw', 'raw'], 'holds something else'), (['raw', 'set', '--garment', 'none.jpg'], 'no such garment photo'),
-    (['raw', 'set', '--test_fraction', '2'], 'test_fraction is 2'), (['raw', 'set', '--height', '8'], 'height is 8'),
+    (['raw', 'set', '--test_fraction', '2'], 'test_fraction is 2'), (['raw', 'set', '--smooth', '0'], 'smooth is 0'),
     (['raw', 'set', '--parse', 'nobody'], "parse is 'nobody'"),
     (['raw', 'other/Bea-G2.mp4', 'set'], 'two videos')])
 def test_refused_in_one_line(args, words, raw, tmp_path, monkeypatch, in_process, capsys):
@@ -133,7 +133,7 @@ def test_one_frame_and_none(tmp_path):
 
 def test_cut_off_in_the_middle(tmp_path):
     "What was read is kept, and said; the raw video is not linked, since it has no such frames"
-    write_video(tmp_path/'whole.mp4', drawn_video(36)*2)
+    write_video(tmp_path/'whole.mp4', drawn_video(6)*12)
     data = (tmp_path/'whole.mp4').read_bytes()
     (tmp_path/'cut.mp4').write_bytes(data[:len(data)*2//3])
     record, video = made(tmp_path, tmp_path/'cut.mp4')
@@ -143,7 +143,7 @@ def test_cut_off_in_the_middle(tmp_path):
 def test_large(tmp_path):
     write_video(tmp_path/'a.mp4', drawn_video(3, 2160, 3840, at=(.3, .5, .8)))
     record, video = made(tmp_path, tmp_path/'a.mp4')
-    assert record['raw']['height'] == 2160 and read_picture(video.frames[0].files['image']).shape == (256,192,3)
+    assert record['raw']['height'] == 2160 and read_picture(video.frames[0].files['image']).shape == (128,96,3)
 
 def test_turned_by_a_telephone(tmp_path):
     upright = drawn_video(4)
@@ -182,7 +182,7 @@ def test_a_full_disk(raw, tmp_path, monkeypatch):
     write, made = dataset.write_annotations, []
     def full(*args):
         made.append(args)
-        if len(made) > 10: raise OSError(errno.ENOSPC, 'No space left on device')
+        if len(made) > 6: raise OSError(errno.ENOSPC, 'No space left on device')
         write(*args)
     monkeypatch.setattr(dataset, 'write_annotations', full)
     with pytest.raises(OSError, match='No space left'): prepare([raw], tmp_path/'set', **drawn)
@@ -250,24 +250,24 @@ def test_two_photos_of_one_video(tmp_path):
 
 def test_someone_who_walks(tmp_path):
     "The crop follows, its file says where, and a raw video is recognised by it"
-    write_video(tmp_path/'a.mp4', drawn_video(24, 240, 640, at=(.5, .5, .95), walk=.6))
+    write_video(tmp_path/'a.mp4', drawn_video(18, 240, 640, at=(.5, .5, .95), walk=.6))
     record, video = made(tmp_path, tmp_path/'a.mp4')
     assert record['crop']['follows']
     crops = np.loadtxt(tmp_path/'set'/'test'/'test_videos'/'a-own_crop.csv', delimiter=',', skiprows=1)
-    assert len(crops) == 24 and (np.diff(crops[:,0]) > 0).all() and np.abs(np.diff(crops[:,2], 2)).max() < .01
+    assert len(crops) == 18 and (np.diff(crops[:,0]) > 0).all() and np.abs(np.diff(crops[:,2], 2)).max() < .01
     assert check_source(video) == (240, 640)
 
 def test_memory_does_not_grow_with_the_video(tmp_path):
     def peak(n):
-        write_video(tmp_path/'a.mp4', drawn_video(36)*n)
+        write_video(tmp_path/'a.mp4', drawn_video(6)*n)
         tracemalloc.start()
         try:
             made(tmp_path, tmp_path/'a.mp4')
             return tracemalloc.get_traced_memory()[1]
         finally: tracemalloc.stop()
     peak(1) # drawn people are kept
-    short, long = peak(1), peak(5)
-    assert (long - short)/(4*36) < 320*240*3/4, (short, long) # far less than a frame for each frame
+    short, long = peak(4), peak(16)
+    assert (long - short)/(12*6) < 320*240*3/4, (short, long) # far less than a frame for each frame
 
 # several sets, and who is where
 

@@ -7,7 +7,7 @@ __all__ = ['frame_path', 'write_annotations', 'annotation_row', 'Survey', 'surve
            'recorded_ids', 'Job', 'plan_jobs', 'Noted', 'Preparation', 'garment_path', 'tryon_path', 'disk_is_full',
            'job_line', 'doubt_line', 'prepare', 'unprepared']
 
-# %% ../../nbs/prepare/27_dataset.ipynb #38cc90b1
+# %% ../../nbs/prepare/27_dataset.ipynb #d381c7a7
 import csv, errno, json, os, shutil, time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -37,7 +37,7 @@ from .person import (FolderAnnotator, Located, PersonAnnotator, PersonFrame, cho
 from .sources import (Source, find_photos, find_sources, frame_rate, pair_garments, person_of,
                                      plain_name, raw_frames, source_hash, split_persons)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #932e06f4
+# %% ../../nbs/prepare/27_dataset.ipynb #5b060e6d
 _suffixes = dict(image='.png', parse='.png', densepose='.png', keypoints='.json', flow='.flo')
 
 def frame_path(
@@ -51,7 +51,7 @@ def frame_path(
     folder, (end,*_) = vvt_place(kind, datamode)
     return mode/folder/id/f'{id}_frame_{i:03d}{end}{_suffixes[kind]}'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #faf361b3
+# %% ../../nbs/prepare/27_dataset.ipynb #554ed974
 def write_annotations(
     frame:PersonFrame, # with its picture
     flow:np.ndarray|None, # `(h w 2)`, pixels, to the frame before
@@ -64,12 +64,12 @@ def write_annotations(
     paths['keypoints'].write_text(json.dumps(dict(version=1., people=people)))
     if flow is not None: paths['flow'].write_bytes(flo_bytes(flow))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #d1b6acfb
+# %% ../../nbs/prepare/27_dataset.ipynb #24a718c5
 def _laid_over(image, labels, colours): # `(h w 3)`, `(h w)` -> labels in colours over a pale picture
     mixed = (.35*image + .65*colours[labels]).astype(np.uint8)
     return np.where(labels[...,None] > 0, mixed, image//2 + 110)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #12e5f6b2
+# %% ../../nbs/prepare/27_dataset.ipynb #a9d0ad44
 def _skeleton(image, joints): # `(h w 3)`, `(18 3)` -> bones and joints over the picture
     pic = Image.fromarray(image//2 + 110)
     draw, colours = ImageDraw.Draw(pic), palette(len(coco_limbs) + 1)[1:]
@@ -79,7 +79,7 @@ def _skeleton(image, joints): # `(h w 3)`, `(18 3)` -> bones and joints over the
         if c > 0: draw.ellipse([x-2, y-2, x+2, y+2], (20,20,20))
     return np.array(pic)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #3c8a3a33
+# %% ../../nbs/prepare/27_dataset.ipynb #31e02f65
 _columns = 'frame', 'parse', 'joints', 'body parts', 'U and V', 'flow', 'person'
 
 def annotation_row(
@@ -94,7 +94,7 @@ def annotation_row(
     return [image, _laid_over(image, frame.parse, palette(20)), _skeleton(image, frame.joints),
             _laid_over(image, iuv[...,0], palette(25)), parts, moved, person]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a228b6da
+# %% ../../nbs/prepare/27_dataset.ipynb #ca7ef26b
 @dataclass
 class Survey:
     "What is known of a video before its frames are annotated"
@@ -104,7 +104,7 @@ class Survey:
     located:list[Located] # where the person is in those that were looked at
     broken:str='' # why there are no more frames; empty: the video is whole
 
-# %% ../../nbs/prepare/27_dataset.ipynb #688874f9
+# %% ../../nbs/prepare/27_dataset.ipynb #636169ce
 def _as_far_as_it_goes(frames, broken): # frames; where they break off, why is added to a list
     n = 0
     try:
@@ -113,7 +113,7 @@ def _as_far_as_it_goes(frames, broken): # frames; where they break off, why is a
         if not n: raise
         broken.append(str(e))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #93b91dfe
+# %% ../../nbs/prepare/27_dataset.ipynb #88e8718d
 _most_side, _batch = 832, 8 # pixels of a picture in which somebody is located; pictures at a time
 
 def _smaller(pictures): # -> pictures in which somebody is located; how much smaller they are
@@ -121,16 +121,17 @@ def _smaller(pictures): # -> pictures in which somebody is located; how much sma
     k = min(1, _most_side/max(pictures[0].shape[:2]))
     return [cv2.resize(p, None, fx=k, fy=k, interpolation=cv2.INTER_AREA) for p in pictures] if k < 1 else pictures, k
 
-# %% ../../nbs/prepare/27_dataset.ipynb #fb8cb0fe
+# %% ../../nbs/prepare/27_dataset.ipynb #e44d54b5
 def _everybody(annotator, numbers, pictures): # of frames -> of each: joints `(18 3)` of everybody in it
     model = annotator._model('pose')
     if isinstance(model, FolderAnnotator): return [[model.read(i, p, None)] for i,p in zip(numbers, pictures)]
     small, k = _smaller(pictures)
     again = lambda frame, people: [annotator._joints_again(frame, people, joints_box(j)) for j in people]
-    people = [again(f, of) for f,of in zip(small, annotator._everybody(small))]
+    found = [of or model([f]) for f,of in zip(small, annotator._everybody(small))] # else whoever fills the frame
+    people = [again(f, [j for j in of if joints_box(j) is not None]) for f,of in zip(small, found)]
     return [[j/np.float32([k, k, 1]) for j in of if joints_box(j) is not None] for of in people]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a0636b7a
+# %% ../../nbs/prepare/27_dataset.ipynb #9975bbba
 def _one_person(people, width, person): # joints of everybody in each frame -> `Located` of one person
     boxes = [[joints_box(j) for j in of] for of in people]
     track = chosen_track(tracks_of(boxes), boxes, width, person)
@@ -139,7 +140,7 @@ def _one_person(people, width, person): # joints of everybody in each frame -> `
         return Located(tuple(boxes[i][track[i]].tolist()), of[track[i]], len(of) - 1)
     return [located(i, of) for i,of in enumerate(people)]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #7a432d52
+# %% ../../nbs/prepare/27_dataset.ipynb #4194cf3b
 def survey_video(
     source:Source, # a video
     annotator:PersonAnnotator, # locates the person
@@ -155,7 +156,7 @@ def survey_video(
     if some: people += _everybody(annotator, some, list(some.values()))
     return Survey(n, every, size, _one_person(people, size[1], annotator.person), *broken)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #abcb5d8a
+# %% ../../nbs/prepare/27_dataset.ipynb #e1fc29bf
 def record_path(
     root:str|Path, # folder of a data set
     datamode:str, # train or test
@@ -164,7 +165,7 @@ def record_path(
     "Where the record of a prepared video is"
     return Path(root)/datamode/'made_by'/f'{id}.yaml'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #08602102
+# %% ../../nbs/prepare/27_dataset.ipynb #1de68e34
 def read_record(
     root:str|Path, # folder of a data set
     datamode:str, # train or test
@@ -175,11 +176,11 @@ def read_record(
     except (DataError, yaml.YAMLError): said = None
     return said if isinstance(said, dict) else {}
 
-# %% ../../nbs/prepare/27_dataset.ipynb #5ce897f0
+# %% ../../nbs/prepare/27_dataset.ipynb #b73df956
 def _write_record(path, values):
     with replacing(path) as tmp: tmp.write_text(yaml_text(values), encoding='utf8')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #3a6539f0
+# %% ../../nbs/prepare/27_dataset.ipynb #44020889
 def recorded_ids(
     root:str|Path, # folder of a data set
 ) -> dict[str,str]: # id -> train or test
@@ -187,7 +188,7 @@ def recorded_ids(
     files = ((mode, p) for mode in ('train', 'test') for p in sorted((Path(root)/mode/'made_by').glob('*.yaml')))
     return {p.stem: mode for mode,p in files}
 
-# %% ../../nbs/prepare/27_dataset.ipynb #c6d76c98
+# %% ../../nbs/prepare/27_dataset.ipynb #1ccb0440
 @dataclass(frozen=True)
 class Job:
     "A video to prepare"
@@ -199,7 +200,7 @@ class Job:
     @property
     def id(self): return self.source.id
 
-# %% ../../nbs/prepare/27_dataset.ipynb #d24aab33
+# %% ../../nbs/prepare/27_dataset.ipynb #d8f0f461
 def plan_jobs(
     out_dir:str|Path, # data set to make, or to add to
     videos:Iterable[str|Path], # raw videos, photos, folders
@@ -218,7 +219,7 @@ def plan_jobs(
     jobs = [Job(s, modes[s.id], pairs.get(s.id), faults.get(s.id, '')) for s in sources]
     return jobs, [p for p in nobodys if p in given]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #9edcb965
+# %% ../../nbs/prepare/27_dataset.ipynb #658acd8a
 _shown = 8 # frames of a sheet
 
 @dataclass
@@ -229,7 +230,7 @@ class Noted:
     doubts:dict=field(default_factory=dict) # what is doubtful -> numbers of frames
     best:PersonFrame|None=None # the frame that shows the person most from the front
 
-# %% ../../nbs/prepare/27_dataset.ipynb #e337aaf2
+# %% ../../nbs/prepare/27_dataset.ipynb #a7e6f076
 @patch
 def add(self:Noted,
     i:int, # number of the frame
@@ -242,7 +243,7 @@ def add(self:Noted,
     for d in frame.doubts: self.doubts.setdefault(d, []).append(i)
     if self.best is None or frontal(frame.joints) > frontal(self.best.joints): self.best = frame
 
-# %% ../../nbs/prepare/27_dataset.ipynb #bcd151fd
+# %% ../../nbs/prepare/27_dataset.ipynb #7b423226
 def _spans(numbers): # such as [1, 2, 3, 7] -> [[1, 3], [7, 7]]
     found = []
     for i in numbers:
@@ -250,7 +251,7 @@ def _spans(numbers): # such as [1, 2, 3, 7] -> [[1, 3], [7, 7]]
         else: found.append([i, i])
     return found
 
-# %% ../../nbs/prepare/27_dataset.ipynb #e4569953
+# %% ../../nbs/prepare/27_dataset.ipynb #5167648d
 def _check_root(root): # `OptionError` for what cannot be, or become, a data set
     do = 'Name a new folder, or a data set in VVT layout, after the videos'
     if root.exists() and not root.is_dir(): raise OptionError('this is no folder', root, do)
@@ -259,7 +260,7 @@ def _check_root(root): # `OptionError` for what cannot be, or become, a data set
         raise OptionError('this folder holds something else than a data set', root, do)
     check_writable(root, 'folder')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #6c550753
+# %% ../../nbs/prepare/27_dataset.ipynb #6a6edc02
 class Preparation:
     "Prepares one video after another for a data set"
     def __init__(self,
@@ -291,19 +292,19 @@ class Preparation:
         self.models = check_models([*self.annotator.names, flow, cut_out], models)
         self.settings = who | dict(height=height, width=width, flow=flow, cut_out=cut_out)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #c18a6bdc
+# %% ../../nbs/prepare/27_dataset.ipynb #95a96361
 @patch(as_prop=True)
 def scale(self:Preparation): # how much larger frames are while they are annotated
     return 2 if self.size[0] < 384 else 1
 
-# %% ../../nbs/prepare/27_dataset.ipynb #657b81a5
+# %% ../../nbs/prepare/27_dataset.ipynb #a2e3986a
 @patch
 def _wanted(self:Preparation, job): # what the files of a video depend on
     source = dict(name=job.source.path.name, sha256=source_hash(job.source))
     photo = dict(name=job.photo.name, sha256=file_hash(job.photo)) if job.photo else {}
     return dict(settings=self.settings, models=self.models, source=source, photo=photo)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a9a72cff
+# %% ../../nbs/prepare/27_dataset.ipynb #4f0a071a
 @patch
 def _is_whole(self:Preparation, job, record): # are all files of a video there, and whole?
     kinds = [(kind, i) for kind in _suffixes for i in range(kind == 'flow', record.get('frames', 0))]
@@ -314,7 +315,7 @@ def _is_whole(self:Preparation, job, record): # are all files of a video there, 
     except DataError: return False
     return bool(paths)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #bcd7b243
+# %% ../../nbs/prepare/27_dataset.ipynb #074e9897
 def garment_path(
     root:str|Path, # folder of a data set
     id:str, # of a video
@@ -322,7 +323,7 @@ def garment_path(
     "Where the garment of a prepared video is"
     return Path(root)/f'{vvt_cloth(id)}@10=cloth_front.png'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #08c0f9b6
+# %% ../../nbs/prepare/27_dataset.ipynb #de6ac6d8
 def tryon_path(
     root:str|Path, # folder of a data set
     photo:Path, # of a garment that nobody wears
@@ -331,12 +332,12 @@ def tryon_path(
     name = f'TRYON-{plain_name(photo.stem).upper()}@10=cloth_front.png'
     return Path(root)/'clothes_person'/'img'/'TRYON'/name
 
-# %% ../../nbs/prepare/27_dataset.ipynb #e7f050a7
+# %% ../../nbs/prepare/27_dataset.ipynb #bbf0381f
 def _write_garment(path, cut):
     write_png(path.parent.with_name(f'{path.parent.name}-mask')/path.name, cut.mask)
     write_png(path, cut.picture)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #d927b5b2
+# %% ../../nbs/prepare/27_dataset.ipynb #a87cbcca
 @patch
 def _write(self:Preparation, part, job, i, frame, before): # files of a frame -> what is noted of it
     flow = frame.flow if self.flow == 'dis' else None
@@ -346,12 +347,12 @@ def _write(self:Preparation, part, job, i, frame, before): # files of a frame ->
     write_annotations(frame, flow, {kind: frame_path(part, job.mode, kind, job.id, i) for kind in _suffixes})
     return i, frame, flow
 
-# %% ../../nbs/prepare/27_dataset.ipynb #198ea8b7
+# %% ../../nbs/prepare/27_dataset.ipynb #6ea0108f
 @patch
 def _cropped(self:Preparation, source, crops): # frames as they are annotated
     for i,picture in enumerate(islice(raw_frames(source), len(crops))): yield crops[i].picture(picture)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #5de02d89
+# %% ../../nbs/prepare/27_dataset.ipynb #6b901208
 @patch
 def _annotated(self:Preparation, job, crops): # frames with annotations, some frames later
     large = crops.times(self.scale)
@@ -359,7 +360,7 @@ def _annotated(self:Preparation, job, crops): # frames with annotations, some fr
     placements = (large[i] for i in range(len(large)))
     return self.annotator.annotate(pictures, self.size, placements)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #605697bd
+# %% ../../nbs/prepare/27_dataset.ipynb #9e6f448f
 @patch
 def _annotate(self:Preparation, job, crops, part): # write all frames of a video into a folder -> `Noted`
     for kind in _suffixes: frame_path(part, job.mode, kind, job.id, 0).parent.mkdir(parents=True)
@@ -372,7 +373,7 @@ def _annotate(self:Preparation, job, crops, part): # write all frames of a video
         for w in waiting: noted.add(*w.result())
     return noted
 
-# %% ../../nbs/prepare/27_dataset.ipynb #b95d9e36
+# %% ../../nbs/prepare/27_dataset.ipynb #cee4588e
 @patch
 def _told(self:Preparation, frames, id, n, seconds=10): # pass frames on, and say every so often how far it is
     start = shown = time.time()
@@ -383,21 +384,22 @@ def _told(self:Preparation, frames, id, n, seconds=10): # pass frames on, and sa
         shown, speed = now, (i + 1)/(now - start)
         self.say(f'{id}: {i+1} of {n} frames, {speed:.1f} a second, {(n - i - 1)/speed/60:.0f} minutes left')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #771961a1
+# %% ../../nbs/prepare/27_dataset.ipynb #5aefd3a1
 @patch
 def _person_in(self:Preparation, photo): # `(h w 3)` -> what is found in it, as `PersonFrame`; None: nobody
-    located = _one_person(_everybody(self.annotator, [0], [photo]), photo.shape[1], 0)
+    try: located = _one_person(_everybody(self.annotator, [0], [photo]), photo.shape[1], 0)
+    except DataError: return None # of annotators that only know drawn videos, or only the frames of one video
     if located[0].box is None: return None
     crops = steady_crops(located, 1, 1, photo.shape[:2], tuple(n*self.scale for n in self.size))
     return next(iter(self.annotator.annotate([crops[0].picture(photo)])))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #c7119a07
+# %% ../../nbs/prepare/27_dataset.ipynb #4fbac785
 @patch(as_prop=True)
 def _photo_size(self:Preparation): # height and width of a garment that is written
     height = max(1024, self.size[0])
     return height, round(height*self.size[1]/self.size[0])
 
-# %% ../../nbs/prepare/27_dataset.ipynb #38b19f45
+# %% ../../nbs/prepare/27_dataset.ipynb #555764ef
 @patch
 def cut_photo(self:Preparation,
     path:Path, # photo of a garment
@@ -410,13 +412,13 @@ def cut_photo(self:Preparation,
     if cut is None: raise DataError('somebody is in this photo, but no upper garment', path, 'Give another photo')
     return cut
 
-# %% ../../nbs/prepare/27_dataset.ipynb #daafc0a8
+# %% ../../nbs/prepare/27_dataset.ipynb #06767c6a
 @patch
 def _find_garment(self:Preparation, photos): # -> opacities; the annotator is loaded once
     if not self.loaded: self.loaded = [annotator_for('garment', self.cut_out).load(self.models_folder, self.device, 1)]
     return self.loaded[0](photos)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #3b50bcdf
+# %% ../../nbs/prepare/27_dataset.ipynb #f696308a
 @patch
 def _garment(self:Preparation, job, noted): # write the garment of a video -> what is said of it
     cut = self.cut_photo(job.photo) if job.photo else garment_of_frame(noted.best, *self.size)
@@ -424,20 +426,20 @@ def _garment(self:Preparation, job, noted): # write the garment of a video -> wh
     _write_garment(garment_path(self.root, job.id), cut)
     return dict(photo=job.photo.name if job.photo else '', way=cut.way, doubts=list(cut.doubts))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #caab453b
+# %% ../../nbs/prepare/27_dataset.ipynb #ba4e4c3c
 @patch
 def _refuse_strangers(self:Preparation, job): # `DataError` where a video of this id was made by somebody else
     place = frame_path(self.root/job.mode, job.mode, 'image', job.id, 0).parent
     if not place.exists() or read_record(self.root, job.mode, job.id): return
     raise DataError('there is a video of this id that was not prepared', place, 'Rename yours, or move it away')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #754a26fe
+# %% ../../nbs/prepare/27_dataset.ipynb #62b296f9
 def _link(source, path): # a raw video beside its frames
     path.parent.mkdir(parents=True, exist_ok=True)
     try: os.symlink(source.resolve(), path)
     except OSError: shutil.copyfile(source, path)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #003d2759
+# %% ../../nbs/prepare/27_dataset.ipynb #d591e449
 @patch
 def _place_raw(self:Preparation, job, look, crops): # the raw video, and where its frames lie in it
     folder, source = self.root/job.mode/f'{job.mode}_videos', job.source.path
@@ -446,7 +448,7 @@ def _place_raw(self:Preparation, job, look, crops): # the raw video, and where i
     if job.source.is_video and not look.broken: _link(source, folder/f'{job.id}{source.suffix.lower() or ".mp4"}')
     crops.write(folder/f'{job.id}_crop.csv')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #08753487
+# %% ../../nbs/prepare/27_dataset.ipynb #be00b051
 @patch
 def _place_frames(self:Preparation, job, part): # from the folder in which they were made
     for kind in _suffixes:
@@ -455,7 +457,7 @@ def _place_frames(self:Preparation, job, part): # from the folder in which they 
         place.parent.mkdir(parents=True, exist_ok=True)
         made.rename(place)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #30cb9776
+# %% ../../nbs/prepare/27_dataset.ipynb #69caa99e
 @patch
 def _record(self:Preparation, job, wanted, look, crops, noted, garment): # of a video that is done
     who = self.annotator.made_by | dict(flow=self.flow, cloth=garment.get('way', ''))
@@ -466,7 +468,7 @@ def _record(self:Preparation, job, wanted, look, crops, noted, garment): # of a 
     return dict(whole=True, made_by=who, frames=look.n, crop=crop, raw=raw, garment=garment, notes=list(crops.said),
                 doubts=doubts) | wanted
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a02fd24f
+# %% ../../nbs/prepare/27_dataset.ipynb #c0238715
 @patch
 def _prepare(self:Preparation, job, wanted, part): # -> record
     look = survey_video(job.source, self.annotator)
@@ -481,7 +483,7 @@ def _prepare(self:Preparation, job, wanted, part): # -> record
     _write_record(record_path(self.root, job.mode, job.id), record)
     return record
 
-# %% ../../nbs/prepare/27_dataset.ipynb #63566810
+# %% ../../nbs/prepare/27_dataset.ipynb #ef08764d
 @patch
 def __call__(self:Preparation,
     job:Job, # a video
@@ -498,14 +500,14 @@ def __call__(self:Preparation,
         try: return self._prepare(job, wanted, part) | dict(skipped=False)
         finally: shutil.rmtree(part, ignore_errors=True)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #26e9feeb
+# %% ../../nbs/prepare/27_dataset.ipynb #3999102e
 def disk_is_full(
     e:BaseException, # any
 ) -> bool:
     "Is there no room left?"
     return getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #efafbc9f
+# %% ../../nbs/prepare/27_dataset.ipynb #3eea2dba
 def job_line(
     job:Job, # a video
     record:dict, # what came of it
@@ -520,7 +522,7 @@ def job_line(
     if doubtful: said.append(f'{len(doubtful)} doubtful frames')
     return f'{job.mode} {job.id}: {n} frames; {"; ".join(said)}'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #3a5846aa
+# %% ../../nbs/prepare/27_dataset.ipynb #59cb5adb
 @patch
 def to_try_on(self:Preparation,
     photos:Iterable[Path], # of garments that nobody wears
@@ -540,7 +542,7 @@ def to_try_on(self:Preparation,
     self._list(list(made.values()))
     return failed
 
-# %% ../../nbs/prepare/27_dataset.ipynb #79157d6c
+# %% ../../nbs/prepare/27_dataset.ipynb #fb1e4a41
 @patch
 def _list(self:Preparation, garments): # of the try-ons of all test videos in these garments; what is listed stays
     path = self.root/'tryon_list.csv'
@@ -551,13 +553,13 @@ def _list(self:Preparation, garments): # of the try-ons of all test videos in th
     with replacing(path) as tmp, open(tmp, 'w', newline='', encoding='utf8') as f:
         csv.writer(f, lineterminator='\n').writerows([*rows, *(r for r in new if r not in rows)])
 
-# %% ../../nbs/prepare/27_dataset.ipynb #3f7fa988
+# %% ../../nbs/prepare/27_dataset.ipynb #d79bc454
 def _doubts_of(mode, id, record): # rows: mode, id, first frame, last frame, what; a garment has no frame
     garment = record.get('garment') or {}
     rows = [[mode, id, *span, what] for what,spans in record.get('doubts', {}).items() for span in spans]
     return [[mode, id, '', '', f'garment: {d}'] for d in garment.get('doubts', ())] + sorted(rows)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a19097c6
+# %% ../../nbs/prepare/27_dataset.ipynb #e208c881
 @patch
 def list_doubts(self:Preparation) -> list[list]: # mode, id, first frame, last frame, what
     "All that is doubtful in the set; it is written to `doubtful_frames.csv`"
@@ -568,7 +570,7 @@ def list_doubts(self:Preparation) -> list[list]: # mode, id, first frame, last f
         csv.writer(f, lineterminator='\n').writerows([head, *rows])
     return rows
 
-# %% ../../nbs/prepare/27_dataset.ipynb #b5ac9776
+# %% ../../nbs/prepare/27_dataset.ipynb #ff03271c
 def doubt_line(
     row:list, # of `list_doubts`
 ) -> str: # one line
@@ -577,7 +579,7 @@ def doubt_line(
     if first == '': return f'{mode} {id}: {what}'
     return f'{mode} {id}: frame {first}{f" to {last}"*(last > first)}: {what}'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #0891e6db
+# %% ../../nbs/prepare/27_dataset.ipynb #9299c4b1
 def prepare(
     videos:Iterable[str|Path], # raw videos, photos, folders of frames, folders of videos
     out_dir:str|Path, # data set in VVT layout to make, or to add to
@@ -602,7 +604,7 @@ def prepare(
     if failed: raise unprepared(failed, len(jobs) + len(nobodys))
     return done
 
-# %% ../../nbs/prepare/27_dataset.ipynb #856c9802
+# %% ../../nbs/prepare/27_dataset.ipynb #fd0892a2
 def unprepared(
     failed:dict[str,str], # what could not be prepared -> why
     n:int, # of so many
