@@ -687,7 +687,7 @@ def people(self:BlazePose,
     pictures:list[np.ndarray], # `(h w 3)` each, uint8, of any size
 ) -> list[list[np.ndarray]]: # of each picture: joints `(18 3)` of each person
     "Joints of everybody in each picture, coarsely"
-    if not hasattr(self.bodies, 'people'): self.bodies = self.bodies()
+    if callable(self.bodies): self.bodies = self.bodies()
     return self.bodies.people(pictures)
 
 # %% ../../nbs/prepare/21_light.ipynb #7923704f
