@@ -150,7 +150,7 @@ def test_the_next_garment_takes_only_the_tryon(dress, wardrobe):
     (['walk.mp4', 'a.png', 'b.png', '-o', 'one.mp4'], 'one file for 2 garments'),
     (['none.mp4', 'a.png'], 'no such video'), (['walk.mp4', 'none.png'], 'no such garment photo'),
     (['nobody.mp4', 'a.png'], 'no person'), (['.', 'a.png'], 'this is a folder'),
-    (['walk.mp4', 'walk.mp4', '-o', 'x.mp4'], 'walk.mp4'), (['a.png', 'a.png', '-o', 'x.png'], 'no frame of a drawn video'),
+    (['walk.mp4', 'walk.mp4', '-o', 'x.mp4'], 'walk.mp4'),
     (['walk.mp4', 'a.png', '-o', 'x.mp4', '--person', '7'], 'person is 7'),
     (['walk.mp4', 'a.png', '-o', 'x.mp4', '--checkpoint', 'nowhere'], 'no such checkpoint'),
     (['walk.mp4', 'a.png', '-o', 'x.mp4', '--category', 'hat'], 'hat'),
@@ -177,7 +177,7 @@ def test_from_python(wardrobe, tmp_path):
                          cache=tmp_path/'cache', **who)
     assert made.files == [tmp_path/'made.mp4'] and video_info(made.files[0])['frames'] == 8
     assert made.record['made_by']['parse'] == 'drawn-parse' and set(made.seconds) == {'garments', 'prepare', 'tryon'}
-    with pytest.raises(AttributeError, match='no attribute'): shineon.undress
+    assert not hasattr(shineon, 'undress')
 
 # who made the annotations
 
@@ -196,7 +196,8 @@ def test_makers_are_kept_and_compared(broken, in_process, monkeypatch, tmp_path,
     assert read_checkpoint(checkpoint)['more']['options']['made_by']['parse'] == ['schp']
     def tried(name):
         capfd.readouterr()
-        assert main(['tryon', '--name', name, '--checkpoint', str(checkpoint), *data, '--gpu_ids', '-1', '--workers', '0']) == 0
+        args = ['--checkpoint', str(checkpoint), *data, '--gpu_ids', '-1', '--workers', '0']
+        assert main(['tryon', '--name', name, *args]) == 0
         return ''.join(capfd.readouterr())
     assert 'in training' not in tried('plain') # the test videos have no record
     record(broken, 'test', 'light-parse')
