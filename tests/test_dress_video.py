@@ -19,7 +19,7 @@ from shineon.tryon.methods import MethodFolders, dress_methods
 from shineon.tryon.own_size import OwnSize, place_video
 from test_own_size import sound_of, with_tone
 
-placed = dict(fine_height=128, fine_width=96)
+placed = dict(fine_height=128, fine_width=64)
 raw_size, corners = (480, 640), [(20 + 5*k, 30 + 60*k) for k in range(5)] # where the person is, of 384x288 pixels
 
 # cut out of a raw video
@@ -79,7 +79,7 @@ def test_results_go_into_the_raw_frames(followed, networks, framing, tmp_path):
 def test_what_was_cut_out_is_found_again(followed):
     "Points of a placed frame lie in the raw video where the person is"
     crop = read_crops(followed, raw_size, (256,192))[3]
-    both = ResizeCrop((256,192), 128, 96, .7, at=(30., 20.)).within(crop)
+    both = ResizeCrop((256,192), 128, 64, .7, at=(30., 20.)).within(crop)
     top, left = corners[3]
     y,x = 100.25, 60.5 # of the sample's frame
     there = both.back(np.array([(x + .5)*.7 - .5 - 20, (y + .5)*.7 - .5 - 30]))

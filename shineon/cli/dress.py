@@ -34,8 +34,8 @@ from ..tryon.own_size import OwnSize, place_video, read_framing
 # %% ../../nbs/cli/86_dress.ipynb #b6d0fdec
 def _refuse_taken(files, inputs, overwrite): # `OptionError` for a file that may not be written
     for f in files:
-        if any(f.exists() and os.path.samefile(f, i) for i in inputs):
-            raise OptionError('the result would replace what it is made from', f, 'Choose another --out')
+        own = f.exists() and any(os.path.samefile(f, i) for i in inputs)
+        if own: raise OptionError('the result would replace what it is made from', f, 'Choose another --out')
         if f.is_dir() or os.path.lexists(f) and not overwrite:
             raise OptionError('there is such a file', f, 'Choose another --out, or add --overwrite')
         check_writable(f)
@@ -43,7 +43,8 @@ def _refuse_taken(files, inputs, overwrite): # `OptionError` for a file that may
 # %% ../../nbs/cli/86_dress.ipynb #23a88c2a
 def _names(video, garments, ending): # of results in a folder; `OptionError` where two would be one
     names = [file_name(f'{video.stem}_{g.stem}{ending}') for g in garments]
-    twice = [n for n,count in Counter(n.casefold() for n in names).items() if count > 1]
+    counts = Counter(n.casefold() for n in names)
+    twice = [n for n in counts if counts[n] > 1]
     if twice: raise OptionError('two results would have one name', twice[0], 'Rename one of the photos')
     return names
 
@@ -60,7 +61,7 @@ def result_files(
         if len(garments) > 1: raise OptionError(f'one file for {len(garments)} garments', out, 'Name a folder')
         files = [place]
     elif place.suffix and not place.is_dir():
-        raise OptionError(f'a result ends in {ending}', out, f'Name such a file, or a folder without a dot')
+        raise OptionError(f'a result ends in {ending}', out, 'Name such a file, or a folder without a dot')
     else: files = [place/n for n in _names(video, garments, ending)]
     sheet = files[0].stem if len(files) == 1 else file_name(video.stem)
     files.append(files[0].with_name(f'{sheet}_sheet.png'))
@@ -84,7 +85,8 @@ def content_key(
     settings:dict, # plain values: what is done with it, by whom; folders count by what is in them
 ) -> str: # 24 hexadecimal digits
     "A name for what is made of some contents with some settings"
-    states = {k: _state_of(v) for k,v in settings.items() if isinstance(v, str) and v and os.path.isdir(v)}
+    folders = [v for v in settings.values() if isinstance(v, str) and v and os.path.isdir(v)]
+    states = [_state_of(f) for f in folders]
     said = json.dumps([contents, settings, states], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:24]
 
@@ -134,7 +136,8 @@ def _load_networks(self:Dresser): # and a reader of what they need
     size = {k: self.warp.config[k] for k in ('fine_height', 'fine_width')}
     self.reader = tryon_reader(self.warp, self.network, **size, **self.region)
     for checkpoint,model in zip(self.checkpoints, (self.network, self.warp)):
-        if sees_region(model) and (said := unlike_training(checkpoint, **self.region)): self.say(f'{checkpoint}: {said}')
+        said = unlike_training(checkpoint, **self.region) if sees_region(model) else ''
+        if said: self.say(f'{checkpoint}: {said}')
     framings = (read_framing(c) for c in self.checkpoints) if self.framing == 'auto' else ()
     self.trained_on = next((f for f in framings if f), None)
     for model in (self.network, self.warp): for_inference(model, self.device)
@@ -235,7 +238,8 @@ class Shown:
         most:int=5, # so many are shown, evenly spread
         rows:int=384, # height of a picture, at most
     ):
-        self.numbers = np.unique(np.linspace(0, n-1, min(n, most) + 2).round().astype(int)[1:-1]).tolist()
+        evenly = np.linspace(0, n-1, min(n, most) + 2)[1:-1] # neither the first nor the last one
+        self.numbers = np.unique(evenly.round().astype(int)).tolist()
         self.rows, self.raw, self.made = rows, {}, []
 
 # %% ../../nbs/cli/86_dress.ipynb #bbf6dba2
@@ -284,7 +288,11 @@ class Dressed:
 
 # %% ../../nbs/cli/86_dress.ipynb #6d6ca32e
 @patch
-def _doubts(self:Dresser, record): # say what is doubtful about a preparation
+def _doubts(self:Dresser, video, record): # say what is doubtful about a preparation
+    kinds = [*self.reader.kinds, *self.reader.maybe]
+    for checkpoint in self.checkpoints:
+        said = unlike_annotators(checkpoint, [video], kinds)
+        if said: self.say(f'{checkpoint}: {said}')
     for note in record['notes']: self.say(note)
     if record['raw']['broken']: self.say(f'only {record["frames"]} frames, and no sound: {record["raw"]["broken"]}')
     counts = {what: sum(b - a + 1 for a,b in spans) for what,spans in record['doubts'].items()}
@@ -292,7 +300,7 @@ def _doubts(self:Dresser, record): # say what is doubtful about a preparation
 
 # %% ../../nbs/cli/86_dress.ipynb #e941ec29
 @patch
-def _dress_one(self:Dresser, video, record, source, cloth, path, shown): # write a video in a garment; its frames a second
+def _dress_one(self:Dresser, video, record, source, cloth, path, shown): # write a video in a garment
     start, unchanged = time.time(), Counter()
     size = record['raw']['height'], record['raw']['width']
     pictures = shown.watch(self.pictures(video, cloth, size, unchanged))
@@ -313,13 +321,12 @@ def __call__(self:Dresser,
     start, video = time.time(), Path(video)
     photos = [Path(g) for g in ([garments] if isinstance(garments, (str, Path)) else garments)]
     for p in photos: regular_file(p, 'garment photo')
-    source, (*files, sheet) = _source_of(video), result_files(video, photos, out, overwrite)
+    source = _source_of(video)
+    *files, sheet = result_files(video, photos, out, overwrite)
     cloths, cut = [self.garment(p) for p in photos], time.time()
     prepared, record = self.prepared(source)
-    self._doubts(record)
-    kinds, ready, shown = [*self.reader.kinds, *self.reader.maybe], time.time(), Shown(record['frames'])
-    for checkpoint in self.checkpoints:
-        if said := unlike_annotators(checkpoint, [prepared], kinds): self.say(f'{checkpoint}: {said}')
+    self._doubts(prepared, record)
+    ready, shown = time.time(), Shown(record['frames'])
     for cloth,path in zip(cloths, files): self._dress_one(prepared, record, source, cloth, path, shown)
     shown.sheet(cloths, sheet)
     seconds = dict(garments=cut - start, prepare=ready - cut, tryon=time.time() - ready)

@@ -240,8 +240,9 @@ def _make_sample(args):
     if args.layout in SAMPLE_LAYOUTS: print(f'Read it with {read_with(args.layout, args.out)}')
 
 # %% ../../nbs/cli/85_main.ipynb #e6c013e5
-_dress_options = dict(prepare=('person', 'models', 'pose', 'parse', 'densepose', 'cut_out', 'smooth', 'gpu_ids', 'plugins'),
-                      tryon=('category', 'region_margin', 'region_hem', 'steady', 'framing'))
+_dress_options = dict(
+    prepare=('person', 'models', 'pose', 'parse', 'densepose', 'cut_out', 'smooth', 'gpu_ids', 'plugins'),
+    tryon=('category', 'region_margin', 'region_hem', 'steady', 'framing'))
 
 def _dress(p, look):
     "Dress the person of your own video, or photo, in garments: prepares it, tries on, writes a video like it."
@@ -510,8 +511,8 @@ def _leave_with(parent): # its process number
     os.kill(os.getpid(), signal.SIGTERM)
 
 # %% ../../nbs/cli/85_main.ipynb #1882bd30
-_commands = [_dress, _sample, _prepare, _check, _prewarp, _train, _tryon, _runs, _rerun, _sweep, _export, _weights, _evaluate,
-             _compare, _demo, _bench, _run]
+_commands = [_dress, _sample, _prepare, _check, _prewarp, _train, _tryon, _runs, _rerun, _sweep, _export, _weights,
+             _evaluate, _compare, _demo, _bench, _run]
 
 # %% ../../nbs/cli/85_main.ipynb #74654e09
 def make_parser(

@@ -417,8 +417,9 @@ def check_source(
     raw = _raw_part(video, size, picture.shape[:2], next(source_frames(video.source)))
     off = _difference(picture, raw)
     if off <= (most/2 if video.crops else most): return size # a crop was made of this very file
-    where = f' at {video.crops.name}' if video.crops else ''
-    raise DataError(f'the first frame of this video{where} shows something else ({off:.0f} of 255 off)', video.source, do)
+    where = f', cut out by {video.crops.name},' if video.crops else ''
+    what = f'the first frame of this video{where} shows something else ({off:.0f} of 255 off)'
+    raise DataError(what, video.source, do)
 
 # %% ../../nbs/data/12_layouts.ipynb #b0e998aa
 def _refuse_unknown(option, names, of): # inputs that an option names

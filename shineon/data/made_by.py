@@ -41,9 +41,11 @@ def makers_of(
     kinds:Iterable[str], # kinds of file that are read
 ) -> dict[str,list[str]]: # kind of file -> names of who made it, sorted; kinds that no record names are left out
     "Who made the files of some videos"
-    said = [read_makers(v) for v in videos]
-    found = {k: sorted({s[k] for s in said if k in s}) for k in dict.fromkeys(kinds)}
-    return {k: names for k,names in found.items() if names}
+    found = {k: set() for k in kinds}
+    for video in videos:
+        said = read_makers(video)
+        for kind in found.keys() & said: found[kind].add(said[kind])
+    return {k: sorted(names) for k,names in found.items() if names}
 
 # %% ../../nbs/data/22_made_by.ipynb #686c44e2
 def unlike_makers(
@@ -51,7 +53,9 @@ def unlike_makers(
     here:dict, # of this try-on's data
 ) -> str: # such as `parse by schp in training, by light-parse here`; empty where nothing differs
     "Whose annotations are others than in training"
-    known = trained if isinstance(trained, dict) else {}
-    both = [(k, [str(n) for n in known[k]], here[k]) for k in here if isinstance(known.get(k), list)]
-    names = ' and '.join
-    return ', '.join(f'{k} by {names(a)} in training, by {names(b)} here' for k,a,b in both if not set(b) <= set(a))
+    known, said = trained if isinstance(trained, dict) else {}, []
+    for kind,names in here.items():
+        theirs = known.get(kind)
+        if not isinstance(theirs, list) or set(names) <= set(map(str, theirs)): continue
+        said.append(f'{kind} by {" and ".join(map(str, theirs))} in training, by {" and ".join(names)} here')
+    return ', '.join(said)

@@ -102,14 +102,17 @@ def _warped(canvas, grid, placement, box): # garment of the box, `(Hb Wb 3)` uin
 
 # %% ../../nbs/tryon/54_full_size.ipynb #33f532cf
 def _fade(placement, region): # `(1 h w)`, or 1: falling to 0 where the crop ends inside of the source frame
-    sides = zip(placement.size, placement.shown, placement.scale, (placement.top, placement.left))
-    ends = [(at + a > .5, at + b < n*scale - .5) for n,(a,b),scale,at in sides] # top, bottom; left, right
-    near = [(np.delete(region, np.s_[a+4:b-4], axis) > 0).any() for axis,(a,b) in enumerate(placement.shown)]
-    if not any(n and any(e) for n,e in zip(near, ends)): return 1 # as it nearly always is
-    whole = torch.zeros(1, 1, *(n + 8 for n in placement.out)) # with a rim of 4
-    rows, columns = (slice(4 + a if e[0] else 0, 4 + b if e[1] else None) for (a,b),e in zip(placement.shown, ends))
-    whole[...,rows,columns] = 1
-    return soft_edge(whole)[0,:,4:-4,4:-4]
+    whole, ends = np.ones([n + 8 for n in placement.out], np.float32), False # with a rim of 4
+    for axis,(first,last) in enumerate(placement.shown):
+        at, n = (placement.top, placement.left)[axis], placement.size[axis]*placement.scale[axis]
+        here = np.moveaxis(whole, axis, 0)
+        starts, stops = at + first > .5, at + last < n - .5 # in the middle of the source frame
+        if starts: here[:4+first] = 0
+        if stops: here[4+last:] = 0
+        near = (np.delete(region, np.s_[first+4:last-4], axis) > 0).any()
+        ends |= near and (starts or stops)
+    if not ends: return 1 # as it nearly always is
+    return soft_edge(torch.from_numpy(whole)[None,None])[0,:,4:-4,4:-4]
 
 # %% ../../nbs/tryon/54_full_size.ipynb #0045d46f
 def _layers(frame, region, placement, garment, kept): # `(h w 3)` in [0, 255]; weights of source and garment, `(h w)`
