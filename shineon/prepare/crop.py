@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Crops', 'steady_crops']
 
-# %% ../../nbs/prepare/25_crop.ipynb #2d151ec3
+# %% ../../nbs/prepare/25_crop.ipynb #22d80ffc
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..data.frame_files import ResizeCrop
 from ..data.framing import frame_person, neck_and_hips
 from .person import Located
 
-# %% ../../nbs/prepare/25_crop.ipynb #b3932b17
+# %% ../../nbs/prepare/25_crop.ipynb #1a0738ef
 class Crops:
     "How each frame of a video is cut: a sequence of placements"
     def __init__(self,
@@ -31,7 +31,7 @@ class Crops:
 
     def __len__(self): return len(self.numbers)
 
-# %% ../../nbs/prepare/25_crop.ipynb #371e5bc7
+# %% ../../nbs/prepare/25_crop.ipynb #4ffc2605
 @patch
 def __getitem__(self:Crops,
     i:int, # number of the frame
@@ -41,7 +41,7 @@ def __getitem__(self:Crops,
     x,y,scale = self.numbers[i].tolist()
     return ResizeCrop(self.size, *self.out, scale, at=(y, x))
 
-# %% ../../nbs/prepare/25_crop.ipynb #dddac99e
+# %% ../../nbs/prepare/25_crop.ipynb #61e97a1b
 @patch
 def times(self:Crops,
     k:float, # as many times as large
@@ -50,7 +50,7 @@ def times(self:Crops,
     out = tuple(round(n*k) for n in self.out)
     return Crops(self.numbers*k, self.size, out, self.follows, self.said)
 
-# %% ../../nbs/prepare/25_crop.ipynb #23d0af8c
+# %% ../../nbs/prepare/25_crop.ipynb #276ce2a9
 @patch
 def write(self:Crops,
     path:str|Path, # CSV file
@@ -59,19 +59,19 @@ def write(self:Crops,
     lines = ['x,y,scale', *(f'{x:.6f},{y:.6f},{scale:.6f}' for x,y,scale in self.numbers)]
     with replacing(path) as tmp: tmp.write_text('\n'.join(lines) + '\n')
 
-# %% ../../nbs/prepare/25_crop.ipynb #d9cc1ae4
+# %% ../../nbs/prepare/25_crop.ipynb #8aec9421
 def _of_boxes(boxes): # `(m 4)` -> neck and middle of the hips as they usually lie in the box of a person, `(m 2 2)`
     x = boxes[:,[0,2]].mean(1)
     top, height = boxes[:,1], boxes[:,3] - boxes[:,1]
     return np.stack([np.stack([x, top + share*height], 1) for share in (.18, .5)], 1)
 
-# %% ../../nbs/prepare/25_crop.ipynb #17caf11e
+# %% ../../nbs/prepare/25_crop.ipynb #1cf4ccec
 def _points(found): # of those that were located -> neck and middle of the hips, `(m 2 2)`; NaN where not found
     points = neck_and_hips(np.stack([l.joints for l in found]))
     seen = ~np.isnan(points).any((1,2))
     return points if seen.mean() >= .5 else _of_boxes(np.array([l.box for l in found], np.float64))
 
-# %% ../../nbs/prepare/25_crop.ipynb #08e2a488
+# %% ../../nbs/prepare/25_crop.ipynb #446e2564
 _most = 90 # percent of the frames in which a person is to be within the crop
 
 def _reach(boxes, points): # `(m 4)`, `(m 2 2)` -> how far to the sides, up and down, in lengths of the torso
@@ -82,13 +82,13 @@ def _reach(boxes, points): # `(m 4)`, `(m 2 2)` -> how far to the sides, up and 
     sides = np.concatenate([before[:,0], after[:,0]])
     return [float(np.percentile(x, _most)) for x in (sides, before[:,1], after[:,1])]
 
-# %% ../../nbs/prepare/25_crop.ipynb #7a141ccf
+# %% ../../nbs/prepare/25_crop.ipynb #a83bd948
 _margin = .03 # room round the person, as a share of its size
 
 def _inside(start, size, whole): # of a crop along an axis -> moved inside, or to the middle of a smaller frame
     return min(max(start, 0), whole - size) if size <= whole else (whole - size)/2
 
-# %% ../../nbs/prepare/25_crop.ipynb #368f5b0b
+# %% ../../nbs/prepare/25_crop.ipynb #6ef6aa41
 def _around(boxes, size, out): # `(m 4)` -> x, y, scale of one crop round all of them
     (x0,y0), (x1,y1) = np.percentile(boxes[:,:2], 100 - _most, 0), np.percentile(boxes[:,2:], _most, 0)
     (h,w), grown = size, 1 + 2*_margin
@@ -99,21 +99,21 @@ def _around(boxes, size, out): # `(m 4)` -> x, y, scale of one crop round all of
     x,y = _inside((x0 + x1 - width)/2, width, w), _inside((y0 + y1 - height)/2, height, h)
     return np.array([x*scale, y*scale, scale])
 
-# %% ../../nbs/prepare/25_crop.ipynb #86fac677
+# %% ../../nbs/prepare/25_crop.ipynb #fa65c29a
 def _framing(reach, out): # of `_reach` -> place of neck and hips in the cut frame, in shares
     (sides, up, down), (height,width) = reach, out
     length = 1/max(2*sides*(1 + 2*_margin)/width, (up + down)*(1 + 2*_margin)/height) # of the torso, pixels
     middle = height/2 + (up - down)/2*length
     return dict(neck=[.5, (middle - length/2)/height], hips=[.5, (middle + length/2)/height])
 
-# %% ../../nbs/prepare/25_crop.ipynb #869ac328
+# %% ../../nbs/prepare/25_crop.ipynb #d6a040c9
 def _as_joints(points): # `(m 2 2)` -> joints `(m 18 3)`: neck and hips, the others not found
     joints = np.zeros((len(points), 18, 3))
     joints[:,[1,8,11],:2] = points[:,[0,1,1]]
     joints[:,[1,8,11],2] = ~np.isnan(points).any((1,2))[:,None]
     return np.nan_to_num(joints)
 
-# %% ../../nbs/prepare/25_crop.ipynb #b6bf01f9
+# %% ../../nbs/prepare/25_crop.ipynb #b4fa7543
 def _following(located, reach, size, out): # those of all frames that were looked at -> x, y, scale of each `(m 3)`
     found = [l for l in located if l.box is not None]
     points = np.full((len(located), 2, 2), np.nan)
@@ -124,7 +124,7 @@ def _following(located, reach, size, out): # those of all frames that were looke
         numbers[:,k] = [_inside(v, out[1-k], size[1-k]*s) for v,s in numbers[:,[k,2]]]
     return numbers, said
 
-# %% ../../nbs/prepare/25_crop.ipynb #1e2fa6f1
+# %% ../../nbs/prepare/25_crop.ipynb #3211c011
 _room = 1.25 # times as large as the crop that follows: so large may one crop for all be
 
 def _doubts(located, numbers, said): # -> sentences
@@ -134,7 +134,7 @@ def _doubts(located, numbers, said): # -> sentences
     if said.get('limited'): yield f'the crop reached its limit in {said["limited"]} of {len(located)} frames'
     if any(l.others for l in located): yield 'several people: one is followed (see --person)'
 
-# %% ../../nbs/prepare/25_crop.ipynb #0aceb56a
+# %% ../../nbs/prepare/25_crop.ipynb #7f13d2de
 def steady_crops(
     located:list[Located], # of every so many frames, from the first one on
     n:int, # frames of the video

@@ -6,7 +6,7 @@
 __all__ = ['read_photo', 'place_garment', 'garment_doubts', 'CutGarment', 'cut_garment', 'shows_person', 'frontal',
            'garment_of_frame']
 
-# %% ../../nbs/prepare/24_garment.ipynb #29b342ca
+# %% ../../nbs/prepare/24_garment.ipynb #7c621591
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from ..data.labels import clothes_ids, lip_ids
 from .annotators import ANNOTATORS, Annotator
 from .person import PersonFrame
 
-# %% ../../nbs/prepare/24_garment.ipynb #19308ec2
+# %% ../../nbs/prepare/24_garment.ipynb #93a4b801
 _most_rows = 1536 # of a photo that is worked on
 
 def _smaller(pixels): # `(h w [c])`, uint8 -> the same with at most so many rows and columns
@@ -33,7 +33,7 @@ def _smaller(pixels): # `(h w [c])`, uint8 -> the same with at most so many rows
     im.thumbnail((_most_rows, _most_rows), Image.LANCZOS)
     return np.array(im)
 
-# %% ../../nbs/prepare/24_garment.ipynb #eec0954c
+# %% ../../nbs/prepare/24_garment.ipynb #7a93440b
 def read_photo(
     path:str|Path, # of a garment
 ) -> tuple[np.ndarray,np.ndarray|None,list[str]]: # `(h w 3)` uint8, on white; alpha `(h w)` uint8 or None; changes
@@ -42,11 +42,11 @@ def read_photo(
     with open_picture(path) as im: rgb, alpha = as_rgb(im, path, counts)
     return _smaller(rgb), _smaller(alpha), list(counts)
 
-# %% ../../nbs/prepare/24_garment.ipynb #c7adc558
+# %% ../../nbs/prepare/24_garment.ipynb #538bb9db
 def _box(mask): # `(h w)`, bool -> first and last + 1 of its rows; of its columns
     return [(int(on[0]), int(on[-1]) + 1) for on in (np.flatnonzero(mask.any(k)) for k in (1, 0))]
 
-# %% ../../nbs/prepare/24_garment.ipynb #4e838cc4
+# %% ../../nbs/prepare/24_garment.ipynb #905427c4
 def place_garment(
     photo:np.ndarray, # `(h w 3)`, uint8
     opacity:np.ndarray, # `(h w)`, in [0, 1]: 1 on the garment; somewhere above 1/2
@@ -64,7 +64,7 @@ def place_garment(
     picture = np.where(seen[...,None] > 0, crop.picture(white), np.uint8(255))
     return picture, np.where(seen > 127, np.uint8(255), np.uint8(0))
 
-# %% ../../nbs/prepare/24_garment.ipynb #6a4511c7
+# %% ../../nbs/prepare/24_garment.ipynb #da4bb1b0
 _busy = 14. # of 255: how far colours of the border may be off a smooth surface
 _better = 'Give a photo on even ground, one with transparent ground, or --cut_out isnet'
 
@@ -73,7 +73,7 @@ def _ground_doubts(photo): # a photo whose garment is cut out by its ground
     spread = ground_colour(np.ascontiguousarray(photo[::step,::step]))[1]
     return [f'a busy ground (its colours are off by {spread:.0f} of 255)'] if spread > _busy else []
 
-# %% ../../nbs/prepare/24_garment.ipynb #8a115527
+# %% ../../nbs/prepare/24_garment.ipynb #02bcde5f
 def garment_doubts(
     opacity:np.ndarray, # `(h w)`, in [0, 1]: 1 on the garment
     photo:np.ndarray|None=None, # `(h w 3)`, uint8: its ground is judged, too
@@ -86,14 +86,14 @@ def garment_doubts(
     if right - left > 1.6*(bottom - top): found.append('much wider than high: does it lie on its side?')
     return found
 
-# %% ../../nbs/prepare/24_garment.ipynb #9df5c184
+# %% ../../nbs/prepare/24_garment.ipynb #536ee2a9
 def _flood(photos): # `(h w 3)` each -> opacities `(h w)`
     return [mask_of_ground(p)/np.float32(255) for p in photos]
 
 ANNOTATORS.add(Annotator('floodfill', 'garment', 'What a flood from the border of a photo does not reach', 'Apache-2.0', (),
                          lambda models='', device='cpu', threads=1: _flood))
 
-# %% ../../nbs/prepare/24_garment.ipynb #78ac343d
+# %% ../../nbs/prepare/24_garment.ipynb #e9ffb1af
 @dataclass
 class CutGarment:
     "A garment on white"
@@ -102,7 +102,7 @@ class CutGarment:
     way:str # how it was cut out: transparency, parse, or the name of an annotator
     doubts:tuple[str,...]=() # what speaks against it
 
-# %% ../../nbs/prepare/24_garment.ipynb #fb87e999
+# %% ../../nbs/prepare/24_garment.ipynb #01ea315b
 def cut_garment(
     photo:np.ndarray, # `(h w 3)`, uint8
     alpha:np.ndarray|None=None, # `(h w)`, uint8: transparent parts, from `read_photo`
@@ -121,7 +121,7 @@ def cut_garment(
     doubts = garment_doubts(opacity, photo if way == 'floodfill' else None)
     return CutGarment(*place_garment(photo, opacity, height, width), way, tuple(doubts))
 
-# %% ../../nbs/prepare/24_garment.ipynb #76615a70
+# %% ../../nbs/prepare/24_garment.ipynb #d9600ff5
 _heads = lip_ids('hair face')
 
 def shows_person(
@@ -131,16 +131,16 @@ def shows_person(
     head = np.isin(frame.parse, _heads).sum()
     return bool(head > .02*(frame.parse > 0).sum() and frame.joints[0,2] > 0)
 
-# %% ../../nbs/prepare/24_garment.ipynb #67906f47
+# %% ../../nbs/prepare/24_garment.ipynb #33b16cf3
 def frontal(
     joints:np.ndarray, # `(18 3)`: x, y, confidence
 ) -> float: # width of the shoulders by length of the torso; 0 from behind, or where they were not found
     "How much a person is seen from the front"
-    if (joints[[0,1,2,5,8,11],2] <= 0).any(): return 0.
+    if (joints[[1,2,5,8,11],2] <= 0).any(): return 0.
     torso = joints[[8,11],1].mean() - joints[1,1]
     return float(max(joints[5,0] - joints[2,0], 0)/max(torso, 1))
 
-# %% ../../nbs/prepare/24_garment.ipynb #72d9eaea
+# %% ../../nbs/prepare/24_garment.ipynb #d3b4b40c
 def garment_of_frame(
     frame:PersonFrame, # of somebody who wears it
     height:int=256, width:int=192, # of the result

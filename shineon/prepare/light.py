@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['class_names', 'limbs', 'pose_file', 'classes_file', 'parts_file', 'LiteModel', 'sigmoid', 'Fit', 'fit_into',
-           'to_joints', 'BlazePose', 'warp_picture', 'Classes', 'SelfieClasses', 'Parts', 'BodyPix', 'person_mask',
-           'nearest_label', 'limb_distances', 'part_labels', 'facing', 'part_chart', 'lip_labels', 'load_pose',
-           'load_classes', 'load_parts', 'load_dis']
+           'to_joints', 'BlazePose', 'warp_picture', 'Classes', 'SelfieClasses', 'Parts', 'from_cells', 'BodyPix',
+           'person_mask', 'nearest_label', 'limb_distances', 'part_labels', 'facing', 'part_chart', 'lip_labels',
+           'load_pose', 'load_classes', 'load_parts', 'load_dis']
 
-# %% ../../nbs/prepare/21_light.ipynb #37e7899e
+# %% ../../nbs/prepare/21_light.ipynb #aa3d8edd
 from dataclasses import dataclass
 
 import cv2
@@ -21,7 +21,7 @@ from ..core.media import estimate_flow
 from ..data.labels import COCO, DENSEPOSE, LIP, densepose_names, swap_sides
 from .annotators import ANNOTATORS, Annotator, ModelFile, model_path
 
-# %% ../../nbs/prepare/21_light.ipynb #f4436721
+# %% ../../nbs/prepare/21_light.ipynb #46f0e247
 class LiteModel:
     "A `.tflite` network"
     def __init__(self,
@@ -34,9 +34,20 @@ class LiteModel:
         with reading(path, 'model file', 'Get it again'):
             self.net = Interpreter(str(path), num_threads=threads)
             self.net.allocate_tensors()
-        self.takes = self.net.get_input_details()[0]
-        self.gives = self.net.get_output_details()
+        self._ask()
+
+    def _ask(self): # what it takes and gives
+        self.takes, self.gives = self.net.get_input_details()[0], self.net.get_output_details()
         self.size = tuple(int(n) for n in self.takes['shape'][1:3]) # height, width of its picture
+
+    def take(self,
+        size:tuple[int,int], # height and width
+    ):
+        "Let the network take pictures of another size, where it can"
+        if size == self.size: return
+        self.net.resize_tensor_input(self.takes['index'], (1, *size, 3))
+        self.net.allocate_tensors()
+        self._ask()
 
     def __call__(self,
         x:np.ndarray, # `(h w 3)`, uint8 or float32 as the network takes it
@@ -50,14 +61,14 @@ class LiteModel:
         x, (scale,zero) = self.net.get_tensor(out['index'])[0], out['quantization']
         return (x.astype(np.float32) - zero)*scale if scale else x
 
-# %% ../../nbs/prepare/21_light.ipynb #357274e3
+# %% ../../nbs/prepare/21_light.ipynb #30d67b7e
 def sigmoid(
     x:np.ndarray, # any
 ) -> np.ndarray: # in (0, 1)
     "Probabilities from logits"
     return 1/(1 + np.exp(-np.clip(x, -40, 40)))
 
-# %% ../../nbs/prepare/21_light.ipynb #1f1c87ec
+# %% ../../nbs/prepare/21_light.ipynb #5cb762d9
 @dataclass(frozen=True)
 class Fit:
     "How a picture lies in a network's input"
@@ -83,7 +94,7 @@ class Fit:
         "Places in the picture"
         return (points - [self.left, self.top])/self.scale - .5
 
-# %% ../../nbs/prepare/21_light.ipynb #2f22ef2f
+# %% ../../nbs/prepare/21_light.ipynb #e7cca810
 def fit_into(
     picture:np.ndarray, # `(h w 3)`, uint8
     size:tuple[int,int], # height and width of the input
@@ -98,12 +109,12 @@ def fit_into(
     out[top:top+height, left:left+width] = cv2.resize(picture, (width, height), interpolation=how)
     return out, Fit(scale, top, left, height, width)
 
-# %% ../../nbs/prepare/21_light.ipynb #e89bf09a
+# %% ../../nbs/prepare/21_light.ipynb #4a007b28
 _of_blazepose = {'nose':0, 'left-eye':2, 'right-eye':5, 'left-ear':7, 'right-ear':8, 'left-shoulder':11,
                  'right-shoulder':12, 'left-elbow':13, 'right-elbow':14, 'left-wrist':15, 'right-wrist':16,
                  'left-hip':23, 'right-hip':24, 'left-knee':25, 'right-knee':26, 'left-ankle':27, 'right-ankle':28}
 
-# %% ../../nbs/prepare/21_light.ipynb #89ee4f65
+# %% ../../nbs/prepare/21_light.ipynb #5fe3d619
 def to_joints(
     points:dict, # name of a joint -> x, y, confidence; without the neck
     size:tuple[int,int], # height and width of the picture
@@ -118,7 +129,7 @@ def to_joints(
     seen = (c >= least) & (x > -.5) & (y > -.5) & (x < size[1] - .5) & (y < size[0] - .5)
     return joints*seen[:,None]
 
-# %% ../../nbs/prepare/21_light.ipynb #42f7222f
+# %% ../../nbs/prepare/21_light.ipynb #e520bc3a
 class BlazePose:
     "33 points of one body, as COCO's joints"
     def __init__(self,
@@ -147,7 +158,7 @@ class BlazePose:
         "Joints of the person in each picture"
         return [self._joints(p) for p in pictures]
 
-# %% ../../nbs/prepare/21_light.ipynb #5b15a403
+# %% ../../nbs/prepare/21_light.ipynb #fa997e11
 def warp_picture(
     picture:np.ndarray, # `(h w 3)`, uint8
     move:np.ndarray, # `(2 3)`: x, y from a picture's edge -> those in the result
@@ -163,23 +174,27 @@ def warp_picture(
     centred[:,2] += move[:,:2]@[.5, .5]
     return cv2.warpAffine(picture, centred, size[::-1], flags=cv2.INTER_LINEAR)
 
-# %% ../../nbs/prepare/21_light.ipynb #ff2df9fe
+# %% ../../nbs/prepare/21_light.ipynb #ccfce4ea
 @patch
 def _joints(self:BlazePose, picture): # -> (18 3)
     h,w = picture.shape[:2]
     square = (w - 1)/2, (h - 1)/2, max(h, w)
     points, sure = self.look(picture, square)
-    wanted = self._square(points)
-    if sure > .3 and not .8 < wanted[2]/square[2] < 1.3: points, sure = self.look(picture, wanted)
+    better = self._square(points, max(h, w))
+    if sure > .3 and better: points, sure = self.look(picture, better)
     found = sigmoid(points[:,3])*sigmoid(points[:,4])*(sure > .3)
     return to_joints({n: (*points[i,:2], found[i]) for n,i in _of_blazepose.items()}, (h, w))
 
 @patch
-def _square(self:BlazePose, points): # where the network would have liked to look
+def _square(self:BlazePose, points, side): # a better square than one of that side; None where it will do
     middle, rim = points[33,:2], points[34,:2]
-    return (*middle, 2.5*float(np.hypot(*(rim - middle))))
+    shoulders, hips = points[[11,12],:2].mean(0), points[[23,24],:2].mean(0)
+    neck = float(np.hypot(*(points[0,:2] - shoulders)))
+    if np.hypot(*(hips - shoulders)) < 1.9*neck: return shoulders[0], shoulders[1] + 2.4*neck, 9.6*neck # half a body
+    wanted = 2.5*float(np.hypot(*(rim - middle)))
+    return (*middle, wanted) if wanted < .7*side else None
 
-# %% ../../nbs/prepare/21_light.ipynb #2bb919c7
+# %% ../../nbs/prepare/21_light.ipynb #910d28d5
 class_names = 'background hair body-skin face-skin clothes others'.split() # of the selfie segmenter
 
 @dataclass
@@ -195,9 +210,11 @@ class Classes:
 
     def there(self,
         size:tuple[int,int], # height and width wanted
+        ends:np.ndarray|float=1., # `(h w)` in [0, 1]: where other things are worn, on head and feet
     ) -> np.ndarray: # `(h w)`, float32 in [0, 1]
-        "Where a person is"
-        return 1 - self.at(size)[...,0]
+        "Where a person is; bags and the like are not"
+        probs = self.at(size)
+        return 1 - probs[...,0] - probs[...,5]*(1 - ends)
 
     def at(self,
         size:tuple[int,int], # height and width wanted
@@ -206,7 +223,7 @@ class Classes:
         if self.probs.shape[:2] == tuple(size): return self.probs
         return cv2.resize(self.probs, size[::-1], interpolation=cv2.INTER_LINEAR)
 
-# %% ../../nbs/prepare/21_light.ipynb #e5e2de07
+# %% ../../nbs/prepare/21_light.ipynb #c2950aa9
 class SelfieClasses:
     "Six classes for each pixel"
     def __init__(self,
@@ -226,7 +243,7 @@ class SelfieClasses:
         e = np.exp(logits - logits.max(-1, keepdims=True))
         return Classes(e/e.sum(-1, keepdims=True))
 
-# %% ../../nbs/prepare/21_light.ipynb #68a222ab
+# %% ../../nbs/prepare/21_light.ipynb #4847cd69
 _part_of = np.array([DENSEPOSE[n] for n in ( # in the order of BodyPix
     'head-left head-right left-upper-arm-back left-upper-arm-front right-upper-arm-back right-upper-arm-front '
     'left-lower-arm-back left-lower-arm-front right-lower-arm-back right-lower-arm-front left-hand right-hand '
@@ -234,26 +251,50 @@ _part_of = np.array([DENSEPOSE[n] for n in ( # in the order of BodyPix
     'left-lower-leg-front left-lower-leg-back right-lower-leg-front right-lower-leg-back left-foot right-foot'
     ).split()], np.uint8)
 
-# %% ../../nbs/prepare/21_light.ipynb #00960bb9
+# %% ../../nbs/prepare/21_light.ipynb #db845240
 @dataclass
 class Parts:
     "BodyPix's probabilities in one picture"
-    person:np.ndarray # `(h w)`, float32: is there a person?
-    parts:np.ndarray # `(h w 24)`, float32: which part, in the order of BodyPix
+    person:np.ndarray # `(H W 1)`, float32, in cells: is there a person?
+    parts:np.ndarray # `(H W 24)`, float32, in cells: which part, in the order of BodyPix
+    fit:Fit # how the picture lies in the network's input
 
     def coarse(self,
         size:tuple[int,int], # height and width wanted
     ) -> np.ndarray: # `(h w)`, float32 in [0, 1]
         "Where a person is, coarsely"
-        return cv2.resize(self.person, size[::-1], interpolation=cv2.INTER_LINEAR)
+        return from_cells(self.person, self.fit, size)[...,0]
+
+    def ends(self,
+        size:tuple[int,int], # height and width wanted
+    ) -> np.ndarray: # `(h w)`, float32 in [0, 1]
+        "Where head and feet are: hats, glasses and shoes belong to the person, other things do not"
+        return from_cells(self.parts[...,[0,1,22,23]].max(-1, keepdims=True), self.fit, size)[...,0]
 
     def finish(self,
         known, # of this frame: `joints`, `person`
     ) -> np.ndarray: # `(h w)`, uint8
         "DensePose parts, once joints and person are known"
-        return part_labels(self.parts, known.person, known.joints)
+        h,w = known.person.shape
+        half = from_cells(self.parts, self.fit, ((h + 1)//2, (w + 1)//2))
+        return part_labels(half, known.person, known.joints)
 
-# %% ../../nbs/prepare/21_light.ipynb #57daa0c0
+# %% ../../nbs/prepare/21_light.ipynb #9dfbad22
+def from_cells(
+    cells:np.ndarray, # `(H W c)`, float32: values in the middles of cells, 16 pixels of the input apart
+    fit:Fit, # how the picture lies in the input
+    size:tuple[int,int], # height and width wanted
+) -> np.ndarray: # `(h w c)`, float32
+    "What cells say of a picture at any size, linear between their middles"
+    rows = _between(cells.shape[0], fit.top, fit.height, size[0])
+    cols = _between(cells.shape[1], fit.left, fit.width, size[1])
+    return np.ascontiguousarray(np.tensordot(cols, np.tensordot(rows, cells, (1,0)), (1,1)).transpose(1, 0, 2))
+
+def _between(n, first, length, wanted): # `(wanted n)`: weights of n cells along one side
+    at = (first + (np.arange(wanted) + .5)*length/wanted - .5)/16
+    return np.clip(1 - np.abs(at[:,None] - np.arange(n)), 0, 1).astype(np.float32)
+
+# %% ../../nbs/prepare/21_light.ipynb #07b91519
 class BodyPix:
     "24 body parts; joints of everybody in the picture"
     def __init__(self,
@@ -263,8 +304,10 @@ class BodyPix:
 
     def look(self,
         picture:np.ndarray, # `(h w 3)`, uint8
-    ) -> tuple[dict,Fit]: # name -> output `(81 46 c)`; how the picture lay in the input
+    ) -> tuple[dict,Fit]: # name -> output `(H W c)` in cells; how the picture lay in the input
         "All outputs for a picture"
+        scale = 40/max(picture.shape[:2])
+        self.net.take(tuple(16*max(round(n*scale), 8) for n in picture.shape[:2]))
         boxed, fit = fit_into(picture, self.net.size)
         return {k.replace('float_', ''): v for k,v in self.net(boxed).items()}, fit
 
@@ -276,10 +319,9 @@ class BodyPix:
 
     def _parts(self, picture):
         out, fit = self.look(picture)
-        cut = lambda name: sigmoid(fit.cut(out[name], self.net.size))
-        return Parts(cut('segments')[...,0], cut('part_heatmaps'))
+        return Parts(sigmoid(out['segments']), sigmoid(out['part_heatmaps']), fit)
 
-# %% ../../nbs/prepare/21_light.ipynb #00c18eb9
+# %% ../../nbs/prepare/21_light.ipynb #2a96e1ac
 _posenet = ('nose left-eye right-eye left-ear right-ear left-shoulder right-shoulder left-elbow right-elbow '
             'left-wrist right-wrist left-hip right-hip left-knee right-knee left-ankle right-ankle').split()
 _edges = [tuple(_posenet.index(n) for n in edge.split()) for edge in (
@@ -288,7 +330,7 @@ _edges = [tuple(_posenet.index(n) for n in edge.split()) for edge in (
     'left-knee left-ankle', 'nose right-shoulder', 'right-shoulder right-elbow', 'right-elbow right-wrist',
     'right-shoulder right-hip', 'right-hip right-knee', 'right-knee right-ankle')]
 
-# %% ../../nbs/prepare/21_light.ipynb #924d94e6
+# %% ../../nbs/prepare/21_light.ipynb #bcea4c71
 class _Bodies:
     "BodyPix's outputs for one picture, read joint by joint; places are y, x in pixels of its input"
     def __init__(self, out):
@@ -321,7 +363,7 @@ class _Bodies:
                 found[b] = *place, score
         return found
 
-# %% ../../nbs/prepare/21_light.ipynb #4a61d9a0
+# %% ../../nbs/prepare/21_light.ipynb #3bd443a5
 @patch
 def all(self:_Bodies, least=.4): # -> bodies (17 3), the surest first
     peaks = cv2.dilate(self.score, np.ones((3,3))) # (h w 17)
@@ -334,7 +376,7 @@ def all(self:_Bodies, least=.4): # -> bodies (17 3), the surest first
         if body[:,2].mean() > least: found.append(body)
     return found
 
-# %% ../../nbs/prepare/21_light.ipynb #46c294d0
+# %% ../../nbs/prepare/21_light.ipynb #96c82071
 @patch
 def people(self:BodyPix,
     pictures:list[np.ndarray], # `(h w 3)` each, uint8, of any size
@@ -349,12 +391,12 @@ def _people(self:BodyPix, picture):
     named = lambda body: {n: (*fit.back(body[i,1::-1]), body[i,2]) for i,n in enumerate(_posenet)}
     return [to_joints(named(b), size) for b in _Bodies(out).all()]
 
-# %% ../../nbs/prepare/21_light.ipynb #a0bc2955
+# %% ../../nbs/prepare/21_light.ipynb #1041ffe4
 def _odd(n): return 2*round(n/2) + 1 # the odd number at or above
 
 def person_mask(
     there:np.ndarray, # `(h w)`, float32 in [0, 1]: fine probability of a person
-    coarse:np.ndarray, # the same, coarse but seldom wrong
+    coarse:np.ndarray, # `(h w)`, float32 in [0, 1]: coarse, but seldom wrong
     joints:np.ndarray, # `(18 3)`
 ) -> tuple[np.ndarray,float]: # `(h w)`, float32 in [0, 1]; what was left out beside, as a share of the person
     "Where the one person is"
@@ -362,12 +404,13 @@ def person_mask(
     size = _odd(12*unit)
     near = cv2.blur(coarse, (size, size))
     sure = cv2.erode(coarse, np.ones((_odd(6*unit),)*2)) > .85
-    person = (np.where(sure, 1 - .02*(1 - there), there)*(near > .04)).astype(np.float32)
+    odds = np.log((there + .01)/(1.01 - there)) + .5*np.log((coarse + .05)/(1.05 - coarse))
+    person = (np.where(sure, 1, sigmoid(odds))*(near > .04)).astype(np.float32)
     own = _of_the_skeleton(person > .5, joints)
     beside = ((person > .5) & ~own).sum()/max((person > .5)[own].sum(), 1)
     return person*own, float(beside)
 
-# %% ../../nbs/prepare/21_light.ipynb #99c39479
+# %% ../../nbs/prepare/21_light.ipynb #7abff57b
 def _of_the_skeleton(mask, joints): # (h w) -> (h w) bool: pieces in which joints lie; the largest where none do
     n, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if n < 3: return np.ones(mask.shape, bool)
@@ -381,7 +424,7 @@ def _of_the_skeleton(mask, joints): # (h w) -> (h w) bool: pieces in which joint
     kept[0] = True
     return kept[pieces]
 
-# %% ../../nbs/prepare/21_light.ipynb #57a92f46
+# %% ../../nbs/prepare/21_light.ipynb #33264250
 def nearest_label(
     labels:np.ndarray, # `(h w)`, uint8, 0: none
 ) -> np.ndarray: # `(h w)`, uint8
@@ -394,7 +437,7 @@ def nearest_label(
     table[places[here]] = labels[here]
     return table[places]
 
-# %% ../../nbs/prepare/21_light.ipynb #5f01b2d5
+# %% ../../nbs/prepare/21_light.ipynb #6c54e6e4
 limbs = {f'{side}-{limb}': [COCO[f'{side}-{j}'] for j in joints] # in the order of LIP's arms and legs
          for limb,joints in (('arm', ('shoulder','elbow','wrist')), ('leg', ('hip','knee','ankle')))
          for side in ('left','right')}
@@ -415,13 +458,13 @@ def limb_distances(
         out[k] = cv2.resize(np.min(bones, 0), (w, h)) if bones else _far
     return out
 
-# %% ../../nbs/prepare/21_light.ipynb #24ef3736
+# %% ../../nbs/prepare/21_light.ipynb #d3698162
 def _to_bone(points, a, b): # `(... 2)`; ends of a bone -> distances `(...)`
     along = (b - a).astype(np.float32)
     t = np.clip((points - a)@along/max(along@along, 1e-6), 0, 1)
     return np.linalg.norm(points - a - t[...,None]*along, axis=-1).astype(np.float32)
 
-# %% ../../nbs/prepare/21_light.ipynb #80f9294f
+# %% ../../nbs/prepare/21_light.ipynb #0aad52a5
 def _parts(*names): # numbers of the DensePose parts whose names hold one of these words
     return [i for i,n in enumerate(densepose_names) if any(w in n for w in names)]
 
@@ -436,23 +479,35 @@ def _table(parts): # DensePose parts -> for each number whether it is one
     table[parts] = True
     return table
 
-# %% ../../nbs/prepare/21_light.ipynb #b2cccd62
+# %% ../../nbs/prepare/21_light.ipynb #a04a5d93
 def part_labels(
-    probs:np.ndarray, # `(h' w' 24)`, float32: BodyPix's parts, coarse
+    probs:np.ndarray, # `(h' w' 24)`, float32: BodyPix's parts, at half the size
     person:np.ndarray, # `(h w)`, float32
     joints:np.ndarray, # `(18 3)`
 ) -> np.ndarray: # `(h w)`, uint8: DensePose parts 0..24
     "Body parts of one person, with left and right, front and back as the joints say"
     h,w = person.shape
-    fine = cv2.resize(probs, ((w + 1)//2, (h + 1)//2), interpolation=cv2.INTER_LINEAR)
-    parts = _part_of[fine.argmax(-1)]*(fine.max(-1) > .3)
-    parts = nearest_label(cv2.resize(parts, (w, h), interpolation=cv2.INTER_NEAREST))*(person > .5)
     far = limb_distances(joints, (h, w))
+    probs = _where_limbs_are(probs, far[:,::2,::2], h)
+    parts = _part_of[probs.argmax(-1)]*(probs.max(-1) > .3)
+    parts = nearest_label(cv2.resize(parts, (w, h), interpolation=cv2.INTER_NEAREST))*(person > .5)
     parts = _own_side(parts, far)
     parts = _legs_below_hips(parts, joints, far)
     return _turned(parts, joints)
 
-# %% ../../nbs/prepare/21_light.ipynb #4d9ce339
+# %% ../../nbs/prepare/21_light.ipynb #5de78e67
+_arms_of_bodypix, _legs_of_bodypix = slice(2, 12), slice(14, 24)
+
+def _where_limbs_are(probs, far, height): # no arms where legs are much nearer, no legs where arms are
+    arm, leg = far[:2].min(0), far[2:].min(0)
+    if min(arm.min(), leg.min()) >= _far: return probs
+    out = probs.copy()
+    nearer = (leg - arm)/(.05*height) # above 0: an arm is nearer
+    out[...,_arms_of_bodypix] *= np.clip(1.5 + nearer, 0, 1)[...,None]
+    out[...,_legs_of_bodypix] *= np.clip(1.5 - nearer, 0, 1)[...,None]
+    return out
+
+# %% ../../nbs/prepare/21_light.ipynb #abdd6855
 def _own_side(parts, far): # left and right limbs by the nearest bone
     margin = parts.shape[0]/64
     for left,right,(l,r) in ((_left_arm, _right_arm, far[:2]),
@@ -462,7 +517,7 @@ def _own_side(parts, far): # left and right limbs by the nearest bone
         parts = np.where(wrong & known, _mirrored[parts], parts)
     return parts
 
-# %% ../../nbs/prepare/21_light.ipynb #e7ed2442
+# %% ../../nbs/prepare/21_light.ipynb #d322fabe
 def _heights(joints, *names): # mean y of a pair of joints, for each name; None where one was not found
     pairs = [joints[[COCO[f'left-{n}'], COCO[f'right-{n}']]] for n in names]
     return [float(p[:,1].mean()) if p[:,2].all() else None for p in pairs]
@@ -478,7 +533,7 @@ def _legs_below_hips(parts, joints, far): # torso that reaches down the thighs i
     numbers = np.array([[DENSEPOSE[n] for n in row] for row in names], np.uint8)
     return np.where(low, numbers[upper.astype(int)*np.ones_like(parts), left.astype(int)], parts)
 
-# %% ../../nbs/prepare/21_light.ipynb #b72c66fb
+# %% ../../nbs/prepare/21_light.ipynb #f3c1f052
 def facing(
     joints:np.ndarray, # `(18 3)`
 ) -> bool|None: # True: towards us; None: it cannot be told, as from the side
@@ -498,14 +553,14 @@ def _turned(parts, joints): # front and back of torso and legs
         if 'torso' in name or 'leg' in name: table[i] = DENSEPOSE[name.replace('front', side).replace('back', side)]
     return table[parts]
 
-# %% ../../nbs/prepare/21_light.ipynb #e667bbd0
+# %% ../../nbs/prepare/21_light.ipynb #958a682e
 _bone_of = {} # part -> its bone's ends, names of joints; the torso's is made of two
 for _side in ('left','right'):
     for _names,_a,_b in (('upper-arm','shoulder','elbow'), ('lower-arm','elbow','wrist'), ('hand','elbow','wrist'),
                          ('upper-leg','hip','knee'), ('lower-leg','knee','ankle'), ('foot','knee','ankle')):
         for _i in _parts(f'{_side}-{_names}'): _bone_of[_i] = COCO[f'{_side}-{_a}'], COCO[f'{_side}-{_b}']
 
-# %% ../../nbs/prepare/21_light.ipynb #ce1d3e65
+# %% ../../nbs/prepare/21_light.ipynb #a589bec5
 def _direction(part, joints): # unit vector along a part
     down = np.float32([0, 1])
     if part in _torso: ends = joints[1], joints[[COCO['left-hip'], COCO['right-hip']]].mean(0)
@@ -515,15 +570,17 @@ def _direction(part, joints): # unit vector along a part
     length = np.hypot(*way)
     return way/length if ends[0][2] > 0 and ends[1][2] > 0 and length > 1 else down
 
-# %% ../../nbs/prepare/21_light.ipynb #4832cc39
+# %% ../../nbs/prepare/21_light.ipynb #c3c62e0b
 def _across(t, s, n=12): # of a part's pixels, `(k,)`: share along it, place across it -> share across it
     rows = np.minimum((t*n).astype(int), n - 1)
     first, last = np.full(n, np.inf), np.full(n, -np.inf)
     np.minimum.at(first, rows, s)
     np.maximum.at(last, rows, s)
-    return ((s - first[rows])/np.maximum(last[rows] - first[rows], 1)).clip(0, 1)
+    used = np.flatnonzero(first < np.inf)
+    first, last = (np.interp(t*n - .5, used, ends[used]) for ends in (first, last))
+    return ((s - first)/np.maximum(last - first, 1)).clip(0, 1)
 
-# %% ../../nbs/prepare/21_light.ipynb #06059965
+# %% ../../nbs/prepare/21_light.ipynb #62f55902
 def part_chart(
     parts:np.ndarray, # `(h w)`, uint8: DensePose parts
     joints:np.ndarray, # `(18 3)`
@@ -540,7 +597,7 @@ def part_chart(
         iuv[y,x,1:] = np.stack([_across(t, s), t], 1)*255 + .5
     return iuv
 
-# %% ../../nbs/prepare/21_light.ipynb #b68c4ced
+# %% ../../nbs/prepare/21_light.ipynb #91497bd0
 def _hem_score(image, cloth, torso, joints): # (h w): above 0 where cloth of the trunk is of the lower garment; or None
     shoulder, hip = _heights(joints, 'shoulder', 'hip')
     if shoulder is None or hip is None or hip - shoulder < 4: return None
@@ -554,7 +611,7 @@ def _hem_score(image, cloth, torso, joints): # (h w): above 0 where cloth of the
     weight = 1 - np.clip((alike - .3)/.5, 0, 1)
     return 1.2*weight*by_colour + (.45 + 1.5*(1 - weight))*by_height
 
-# %% ../../nbs/prepare/21_light.ipynb #d8f3eef5
+# %% ../../nbs/prepare/21_light.ipynb #fc16b94b
 def _colour_score(image, upper, lower, where): # (h w): log odds of `lower`'s colours over `upper`'s; how alike they are
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB) >> 4
     bins = (lab[...,0].astype(int) << 8) + (lab[...,1].astype(int) << 4) + lab[...,2]
@@ -569,7 +626,7 @@ def _histogram(bins): # of colours -> (4096,), smooth, sums to 1
     smooth = cv2.GaussianBlur(counts, (3,3), .6).ravel() + 1e-6 # over a and b, per lightness: channels stay apart
     return smooth/smooth.sum()
 
-# %% ../../nbs/prepare/21_light.ipynb #dc31de7e
+# %% ../../nbs/prepare/21_light.ipynb #1bcc34a0
 def lip_labels(
     probs:np.ndarray, # `(h w 6)`, float32: the segmenter's classes
     known, # of this frame: `image`, `joints`, `person`, `parts`, `memory`
@@ -583,12 +640,12 @@ def lip_labels(
     far = limb_distances(known.joints, shown.shape)
     _label_skin(labels, is_['body-skin'], near, known.joints, far)
     _label_cloth(labels, is_['clothes'], near, known)
-    _label_ends(labels, is_, near)
+    _label_ends(labels, is_, near, known.joints)
     labels = _without_crumbs(labels)
     if _is_skirt(is_['clothes'], known): labels[labels == LIP['pants']] = LIP['skirt']
     return labels
 
-# %% ../../nbs/prepare/21_light.ipynb #cdbce610
+# %% ../../nbs/prepare/21_light.ipynb #533e9148
 def _label_skin(labels, skin, near, joints, far): # by the nearest part; on the belly by the nearest limb
     for parts,name in ((_left_arm, 'left-arm'), (_right_arm, 'right-arm'), (_left_leg, 'left-leg'),
                        (_right_leg, 'right-leg'), (_head + _torso, 'face')):
@@ -599,7 +656,7 @@ def _label_skin(labels, skin, near, joints, far): # by the nearest part; on the 
     low = skin & _table(_torso)[near] & (y > shoulder + .35*(hip - shoulder)) & (far.min(0) < _far)
     labels[low] = LIP['left-arm'] + far.argmin(0)[low]
 
-# %% ../../nbs/prepare/21_light.ipynb #73f6d0ac
+# %% ../../nbs/prepare/21_light.ipynb #585f7076
 def _label_cloth(labels, cloth, near, known): # upper or lower garment
     torso, arms = _table(_torso)[near], _table(_left_arm + _right_arm)[near]
     legs = _table(_left_leg + _right_leg + [_left_foot, _right_foot])[near]
@@ -612,16 +669,19 @@ def _label_cloth(labels, cloth, near, known): # upper or lower garment
     between = trunk & (np.arange(labels.shape[0])[:,None] >= shoulder + .55*(hip - shoulder))
     labels[between] = np.where(score > 0, LIP['pants'], LIP['upper-clothes'])[between]
 
-# %% ../../nbs/prepare/21_light.ipynb #d5927d8d
-def _label_ends(labels, is_, near): # shoes, hair, face, hats
+# %% ../../nbs/prepare/21_light.ipynb #815aafea
+def _label_ends(labels, is_, near, joints): # shoes, hair, face; hats, which are above the eyes
     other = is_['clothes'] | is_['body-skin'] | is_['others']
     labels[other & (near == _left_foot)] = LIP['left-shoe']
     labels[other & (near == _right_foot)] = LIP['right-shoe']
     labels[is_['hair']] = LIP['hair']
     labels[is_['face-skin']] = LIP['face']
-    labels[is_['others'] & _table(_head)[near]] = LIP['hat']
+    eyes = joints[[COCO['left-eye'], COCO['right-eye']]]
+    if not eyes[:,2].all(): return
+    above = np.arange(labels.shape[0])[:,None] < eyes[:,1].mean()
+    labels[is_['others'] & _table(_head)[near] & above] = LIP['hat']
 
-# %% ../../nbs/prepare/21_light.ipynb #4d989852
+# %% ../../nbs/prepare/21_light.ipynb #f01e8a41
 def _without_crumbs(labels): # thin strips and small pieces of cloth take the label beside them
     wide = np.ones((_odd(3*labels.shape[0]/256),)*2, np.uint8)
     for name in ('upper-clothes', 'pants'):
@@ -635,7 +695,7 @@ def _without_crumbs(labels): # thin strips and small pieces of cloth take the la
         labels = np.where(crumbs, nearest_label(labels*~crumbs), labels)
     return labels
 
-# %% ../../nbs/prepare/21_light.ipynb #5d536f7a
+# %% ../../nbs/prepare/21_light.ipynb #4cde7a64
 def _between_thighs(cloth, joints): # share of cloth between the thighs and between the knees, the smaller; or None
     ends = joints[[COCO['left-hip'], COCO['left-knee'], COCO['right-hip'], COCO['right-knee']]]
     if not ends[:,2].all(): return None
@@ -656,7 +716,7 @@ def _is_skirt(cloth, known): # `memory` keeps the average and the last answer
     memory['skirt'] = memory.get('thighs', 0) > least
     return memory['skirt']
 
-# %% ../../nbs/prepare/21_light.ipynb #d0281391
+# %% ../../nbs/prepare/21_light.ipynb #0b593ebe
 _google = 'https://storage.googleapis.com/mediapipe-'
 pose_file = ModelFile(
     'pose_landmark_heavy.tflite', f'{_google}assets/pose_landmark_heavy.tflite',
@@ -671,7 +731,7 @@ parts_file = ModelFile(
     'bodypix_mobilenet_v1_075_720_1280_16_quant.tflite',
     '6abaed4ad9080cafd327d0f03fd23f0c46d4409b75b6e23abde9a35582067696', 1.5)
 
-# %% ../../nbs/prepare/21_light.ipynb #78de89b1
+# %% ../../nbs/prepare/21_light.ipynb #9ce3a445
 def load_pose(
     models:str='', # folder of model files
     device:str='cpu', # it runs on the CPU
@@ -687,10 +747,10 @@ def people(self:BlazePose,
     pictures:list[np.ndarray], # `(h w 3)` each, uint8, of any size
 ) -> list[list[np.ndarray]]: # of each picture: joints `(18 3)` of each person
     "Joints of everybody in each picture, coarsely"
-    if callable(self.bodies): self.bodies = self.bodies()
+    if not hasattr(self.bodies, 'people'): self.bodies = self.bodies()
     return self.bodies.people(pictures)
 
-# %% ../../nbs/prepare/21_light.ipynb #7923704f
+# %% ../../nbs/prepare/21_light.ipynb #f89b0f51
 def load_classes(
     models:str='', # folder of model files
     device:str='cpu', # it runs on the CPU
@@ -707,7 +767,7 @@ def load_parts(
     "BodyPix"
     return BodyPix(model_path(parts_file, models), threads)
 
-# %% ../../nbs/prepare/21_light.ipynb #65face34
+# %% ../../nbs/prepare/21_light.ipynb #8b7fa0dc
 def load_dis(
     models:str='', # not needed
     device:str='cpu', # it runs on the CPU
@@ -716,7 +776,7 @@ def load_dis(
     "Optical flow by dense inverse search, as OpenCV has it"
     return lambda now, before: [estimate_flow(n, b) for n,b in zip(now, before)]
 
-# %% ../../nbs/prepare/21_light.ipynb #76103d23
+# %% ../../nbs/prepare/21_light.ipynb #b88ee053
 _lite, _apache = 'ai_edge_litert', 'Apache-2.0'
 ANNOTATORS.add(Annotator('blazepose', 'pose', 'BlazePose GHUM heavy; everybody is found by BodyPix', _apache,
                          (pose_file, parts_file), load_pose, package=_lite))
