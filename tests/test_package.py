@@ -51,7 +51,9 @@ rooms = {'': ['core', 'data', 'models', 'train'],
          'benchmarks': ['core', 'data', 'sample', 'prepare', 'models', 'kernels', 'train', 'tryon', 'benchmarks'],
          'cli': ['core', 'cli', 'benchmarks.bench', 'data.layouts', 'sample.dataset', 'evaluate.page',
                  'evaluate.tables', 'models.networks', 'models.export', 'models.weights', 'data.check',
-                 'sample.layouts', 'tryon.prewarp']}
+                 'sample.layouts', 'tryon.prewarp', 'data.frame_files', 'kernels.winograd', 'models.files',
+                 'prepare.annotators', 'prepare.dataset', 'prepare.sources', 'tryon.compose', 'tryon.dress',
+                 'tryon.methods', 'tryon.own_size']}
 
 def known_modules(path):
     "Modules of this package that a module imports from, without `shineon.`"

@@ -239,6 +239,36 @@ def _make_sample(args):
     print(f'{args.n_train} training and {args.n_test} test videos in {args.out}')
     if args.layout in SAMPLE_LAYOUTS: print(f'Read it with {read_with(args.layout, args.out)}')
 
+# %% ../../nbs/cli/85_main.ipynb #e6c013e5
+_dress_options = dict(
+    prepare=('person', 'models', 'pose', 'parse', 'densepose', 'cut_out', 'smooth', 'gpu_ids', 'plugins'),
+    tryon=('category', 'region_margin', 'region_hem', 'steady', 'framing'))
+
+def _dress(p, look):
+    "Dress the person of your own video, or photo, in garments: prepares it, tries on, writes a video like it."
+    p.add_argument('video', help='video of a person, or a photo')
+    p.add_argument('garments', nargs='+', metavar='garment', help='photo of a garment; each gives a result of its own')
+    p.add_argument('-o', '--out', default='', metavar='PATH', help='file, for one garment; or a folder '
+                   '(default: VIDEO_GARMENT.mp4 in this folder)')
+    p.add_argument('--overwrite', action='store_true', help='replace results that are there')
+    p.add_argument('--cache', default='', metavar='FOLDER', help='keeps prepared videos and garments, so that the next '
+                   'garment takes only the try-on (default: $SHINEON_CACHE, or ~/.cache/shineon/dress)')
+    p.add_argument('--checkpoint', default='unet_viton', metavar='STR',
+                   help='try-on network: a name of `shineon weights`, or a file (default: unet_viton)')
+    p.add_argument('--warp_checkpoint', default='warp_viton', metavar='STR',
+                   help='warp that bends garments, likewise (default: warp_viton)')
+    options = [(o, names) for notebook,names in _dress_options.items() for o in read_options(run_notebook(notebook))]
+    for o,names in options:
+        if o.name in names: add_option(p, replace(o, help=fill_names(o.help) if look.help else o.help))
+    p.set_defaults(run=_run_dress)
+
+# %% ../../nbs/cli/85_main.ipynb #9f19089b
+def _run_dress(args):
+    for name in ('person', 'smooth', 'region_margin', 'region_hem', 'steady'): _finite(name, getattr(args, name))
+    from shineon.cli.dress import dress_video # late: it imports torch
+    others = 'command', 'run', 'plugins', 'notebook'
+    dress_video(**{k: v for k,v in vars(args).items() if k not in others})
+
 # %% ../../nbs/cli/85_main.ipynb #d8986978
 def _prepare(p, look):
     "Make a data set of raw videos: shineon prepare VIDEO... OUT [--garment PHOTO...]; executes the prepare notebook."
@@ -481,8 +511,8 @@ def _leave_with(parent): # its process number
     os.kill(os.getpid(), signal.SIGTERM)
 
 # %% ../../nbs/cli/85_main.ipynb #1882bd30
-_commands = [_sample, _prepare, _check, _prewarp, _train, _tryon, _runs, _rerun, _sweep, _export, _weights, _evaluate,
-             _compare, _demo, _bench, _run]
+_commands = [_dress, _sample, _prepare, _check, _prewarp, _train, _tryon, _runs, _rerun, _sweep, _export, _weights,
+             _evaluate, _compare, _demo, _bench, _run]
 
 # %% ../../nbs/cli/85_main.ipynb #74654e09
 def make_parser(

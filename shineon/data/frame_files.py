@@ -62,6 +62,7 @@ class ResizeCrop:
         if fit not in ('pad', 'crop'): raise OptionError(f'fit is {fit!r}', do='Choose pad or crop')
         h,w = size
         self.size, self.out = (h,w), (height,width)
+        self.shown = [(0, height), (0, width)] # rows, and columns, that show the frame or go on beyond its border
         self.previous = self # how the frame before was placed: see `flow`
         fitted = at is None and scale == 1 and h >= height and w >= width
         if fitted: scale = (min if fit == 'pad' else max)(height/h, width/w)
@@ -193,6 +194,18 @@ def on(self:ResizeCrop,
     there = copy(self)
     there.size, there.previous = tuple(size), there
     there.scale = tuple(s*old/new for s,old,new in zip(self.scale, self.size, size))
+    return there
+
+# %% ../../nbs/data/09_frame_files.ipynb #2b0deb91
+@patch
+def within(self:ResizeCrop,
+    first:ResizeCrop, # how the frames of this placement were cut out of larger ones
+) -> ResizeCrop: # of the larger ones
+    "Two placements, one after the other, as one"
+    there = copy(self)
+    there.size, there.previous, there.shown = first.size, there, self.inside()
+    there.scale = tuple(a*b for a,b in zip(self.scale, first.scale))
+    there.top, there.left = (at + s*b for at,s,b in zip((self.top, self.left), self.scale, (first.top, first.left)))
     return there
 
 # %% ../../nbs/data/09_frame_files.ipynb #438ba68f

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'warped_ends', 'Frame', 'Video', 'Layout', 'find_layout', 'layout_root', 'listed_ids', 'dataset_videos',
-           'vvt_place', 'vvt_cloth', 'natural_order', 'vvt_videos', 'truth_files', 'vvt_photo', 'check_source',
-           'needed_files', 'check_videos', 'whole_videos', 'guess_doubts', 'doubtful_masks', 'settle_forms',
-           'settle_flow', 'split_videos', 'read_tryon_list', 'random_pairs']
+           'vvt_place', 'vvt_cloth', 'natural_order', 'is_photo', 'vvt_videos', 'truth_files', 'vvt_photo',
+           'read_crops', 'source_frames', 'check_source', 'needed_files', 'check_videos', 'whole_videos',
+           'guess_doubts', 'doubtful_masks', 'settle_forms', 'settle_flow', 'split_videos', 'read_tryon_list',
+           'random_pairs']
 
 # %% ../../nbs/data/12_layouts.ipynb #94b2a8ca
 import csv, os, random, re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ from ..core.files import read_limited, reading, regular_file
 from ..core.media import frame_times, read_picture, read_video, video_info
 from ..core.registry import Registry
 from .formats import flow_mismatch, garment_mask, mask_doubts, mask_of_white
-from .frame_files import FILES
+from .frame_files import FILES, ResizeCrop
 from .labels import INPUTS, inputs_of
 
 # %% ../../nbs/data/12_layouts.ipynb #0a38b3e3
@@ -45,7 +46,9 @@ class Video:
     cloth_fault:DataError|None=None # why there is no photo of the garment worn
     forms:dict[str,str] = field(default_factory=dict) # kind -> the form its files have, where that is known
     source:Path|None=None # the raw video that its frames come from; None: the frames are all there is
+    crops:Path|None=None # says where each frame lies in `source`, see `read_crops`; None: it is all of it
     part:str='' # layout of its set, where several sets are trained on together
+    record:Path|None=None # says who made its files, see `read_makers`; None: nobody knows
 
 # %% ../../nbs/data/12_layouts.ipynb #8431f27b
 def _no_truth(root, video, cloth): return []
@@ -245,18 +248,38 @@ def _frames(mode, folder, cloth, warp_cloth_dir): # of a video, in order
 
 # %% ../../nbs/data/12_layouts.ipynb #33ff666d
 _video_endings = '.mp4', '.mov', '.m4v', '.mkv', '.webm', '.avi', '.mpg', '.mpeg', '.ts', '.wmv', '.flv', '.gif'
+_photo_endings = '.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff'
 
-def _sources(mode): # folder of `train` or `test` -> id -> names of its raw videos
-    found = {}
-    for stem,ending in map(os.path.splitext, _listed(mode/f'{mode.name}_videos')):
-        if ending.lower() in _video_endings: found.setdefault(stem, []).append(stem + ending)
+def _sources(mode): # folder of `train` or `test` -> id -> names of its raw videos, or of its photos
+    names, found = list(map(os.path.splitext, _listed(mode/f'{mode.name}_videos'))), {}
+    for endings in (_photo_endings, _video_endings): # a picture beside a video is none of its own
+        here = {}
+        for stem,ending in names:
+            if ending.lower() in endings: here.setdefault(stem, []).append(stem + ending)
+        found |= here
     return found
 
+# %% ../../nbs/data/12_layouts.ipynb #0e149ccf
+def is_photo(
+    path:str|Path, # of a raw video, or of a photo in its place
+) -> bool:
+    "Is this a photo, by its ending?"
+    return os.path.splitext(path)[1].lower() in _photo_endings
+
 # %% ../../nbs/data/12_layouts.ipynb #78a8f769
-def _source(names, mode): # of a video -> its path, or None
+def _source(names, mode, frames): # of a video, how many frames it has -> its path, or None
     folder = mode/f'{mode.name}_videos'
+    if frames > 1 and names and is_photo(names[0]): return None
     if len(names) > 1: raise DataError(f'two files of one name, {names[0]} and {names[1]}', folder, 'Remove one')
     return folder/names[0] if names else None
+
+# %% ../../nbs/data/12_layouts.ipynb #feb934dc
+def _beside(path): # a file that says more of a video -> the same, or None where it is not there
+    return path if os.path.lexists(path) else None
+
+# %% ../../nbs/data/12_layouts.ipynb #38bc409b
+def _crops(source, id): # of a raw video -> the file that says where its frames lie in it, or None
+    return None if source is None else _beside(source.with_name(f'{id}_crop.csv'))
 
 # %% ../../nbs/data/12_layouts.ipynb #0893086d
 def _video(root, mode, folder, warp_cloth_dir, sources): # with a fault where files are missing
@@ -265,7 +288,9 @@ def _video(root, mode, folder, warp_cloth_dir, sources): # with a fault where fi
     except DataError as e: video.cloth_fault = e
     try:
         video.frames = _frames(mode, folder, video.cloth, warp_cloth_dir)
-        video.source = _source(sources.get(folder.name, []), mode)
+        video.source = _source(sources.get(folder.name, []), mode, len(video.frames))
+        video.crops = _crops(video.source, folder.name)
+        video.record = _beside(mode/'made_by'/f'{folder.name}.yaml')
     except DataError as e: video.fault = e
     return video
 
@@ -324,6 +349,61 @@ def vvt_photo(
 # %% ../../nbs/data/12_layouts.ipynb #de011219
 LAYOUTS.add(Layout('vvt', vvt_videos, _is_vvt, 'vvt_dataroot', truth_files, _vvt_true_folders, vvt_photo))
 
+# %% ../../nbs/data/12_layouts.ipynb #3000dad6
+_crop_columns = 'x', 'y', 'scale'
+_prepare_anew = 'Prepare this video anew'
+
+def _crop_numbers(path): # of a file of crops -> `(n 3)`: x, y, scale
+    text = read_limited(path, what='file of crops', do=_prepare_anew).decode('utf-8-sig', 'replace')
+    rows = csv.DictReader(text.splitlines())
+    if set(_crop_columns) - set(rows.fieldnames or ()):
+        raise DataError(f'this file has no columns {",".join(_crop_columns)}', path, _prepare_anew)
+    with reading(path, 'file of crops', _prepare_anew):
+        numbers = np.array([[float(row[c]) for c in _crop_columns] for row in rows]).reshape(-1, 3)
+    scales = numbers[:,2]
+    if np.isfinite(numbers).all() and ((scales > 0) & (scales <= 100)).all(): return numbers
+    raise DataError('a crop has no finite place, or a scale outside of 0 to 100', path, _prepare_anew)
+
+# %% ../../nbs/data/12_layouts.ipynb #1c544c6c
+def read_crops(
+    video:Video, # with a file of `crops`
+    raw:tuple[int,int], # height and width of its raw video
+    size:tuple[int,int], # height and width of its frames
+) -> list[ResizeCrop]: # one a frame
+    "How each frame of a video was cut out of its raw video"
+    numbers = _crop_numbers(video.crops).tolist()
+    if len(numbers) != len(video.frames):
+        what = f'this file has {len(numbers)} crops, and its video {len(video.frames)} frames'
+        raise DataError(what, video.crops, _prepare_anew)
+    return [ResizeCrop(raw, *size, scale, video.crops, at=(y, x)) for x,y,scale in numbers]
+
+# %% ../../nbs/data/12_layouts.ipynb #4e73bf9a
+_make_frames = 'Make the frames from this video, or remove it'
+
+def _raw_part(video, raw, size, picture): # first picture of a raw video -> what the first frame should show
+    if video.crops: return read_crops(video, raw, size)[0].picture(picture)
+    (H,W), (h,w) = raw, size
+    if min(abs(w - W*h/H), abs(h - H*w/W)) <= 1: return picture
+    raise DataError(f'this video is {W}x{H}, and its frames {w}x{h}, of another shape', video.source, _make_frames)
+
+# %% ../../nbs/data/12_layouts.ipynb #60bb8f82
+def _difference(*pictures): # two pictures, `(h w 3)` -> mean difference of their thumbnails, of 255
+    small = [np.array(Image.fromarray(p).resize((24, 32), Image.BOX), np.float32) for p in pictures]
+    return np.abs(small[0] - small[1]).mean()
+
+# %% ../../nbs/data/12_layouts.ipynb #7d0eb331
+def source_frames(
+    source:Path, # raw video, or photo
+) -> Iterator[np.ndarray]: # `(h w 3)` uint8 each
+    "The frames of a raw video, one at a time; a photo is one"
+    return iter([read_picture(source)]) if is_photo(source) else read_video(source)
+
+# %% ../../nbs/data/12_layouts.ipynb #0dd76a56
+def _source_facts(source): # number of its frames; height and width
+    if is_photo(source): return 1, read_picture(source).shape[:2]
+    facts = video_info(source)
+    return len(frame_times(source)), (facts['height'], facts['width'])
+
 # %% ../../nbs/data/12_layouts.ipynb #23da6a76
 def check_source(
     video:Video, # with a `source`
@@ -331,18 +411,15 @@ def check_source(
 ) -> tuple[int,int]: # height and width of the raw video
     "`DataError` for a raw video whose frames are not those of the data set"
     picture = read_picture(video.frames[0].files['image'])
-    facts, (h,w), do = video_info(video.source), picture.shape[:2], 'Make the frames from this video, or remove it'
-    H,W = facts['height'], facts['width']
-    n = len(frame_times(video.source))
+    (n, size), do = _source_facts(video.source), _make_frames
     if n != len(video.frames):
         raise DataError(f'this video has {n} frames, and its data set {len(video.frames)}', video.source, do)
-    if min(abs(w - W*h/H), abs(h - H*w/W)) > 1:
-        raise DataError(f'this video is {W}x{H}, and its frames {w}x{h}, of another shape', video.source, do)
-    small = [np.array(Image.fromarray(p).resize((24, 32), Image.BOX), np.float32)
-             for p in (picture, next(read_video(video.source)))]
-    off = np.abs(small[0] - small[1]).mean()
-    if off <= most: return H, W
-    raise DataError(f'the first frame of this video shows something else ({off:.0f} of 255 off)', video.source, do)
+    raw = _raw_part(video, size, picture.shape[:2], next(source_frames(video.source)))
+    off = _difference(picture, raw)
+    if off <= (most/2 if video.crops else most): return size # a crop was made of this very file
+    where = f', cut out by {video.crops.name},' if video.crops else ''
+    what = f'the first frame of this video{where} shows something else ({off:.0f} of 255 off)'
+    raise DataError(what, video.source, do)
 
 # %% ../../nbs/data/12_layouts.ipynb #b0e998aa
 def _refuse_unknown(option, names, of): # inputs that an option names

@@ -9,7 +9,6 @@ __all__ = ['full_size_region', 'garment_canvas', 'full_size_frame']
 from math import ceil
 
 import numpy as np, torch
-import torch.nn.functional as F
 
 from ..core.ops import keep_outside, soft_edge, to_uint8
 from ..data.formats import fill_outline, garment_mask
@@ -44,9 +43,9 @@ def _enlarged(x, placement, box, smooth=True): # `(h w [c])` float32 of the netw
 # %% ../../nbs/tryon/54_full_size.ipynb #cfa1c043
 def _within(region, placement, box): # `(h w)` -> `(Hb Wb)` uint8: 1 in the region, as the source has it
     inside = (_enlarged(region, placement, box, smooth=False) >= .5).view(np.uint8)
-    for axis,at in enumerate((placement.top, placement.left)):
+    for axis,(at,(first,last)) in enumerate(zip((placement.top, placement.left), placement.shown)):
         seen = (np.arange(box[axis].start, box[axis].stop) + .5)*placement.scale[axis] - at # from the crop's edge
-        beside = (seen < 0) | (seen > placement.out[axis])
+        beside = (seen < first) | (seen > last)
         if beside.any(): inside[np.expand_dims(beside, 1 - axis)*np.ones_like(inside, bool)] = 0
     return inside
 
@@ -103,13 +102,17 @@ def _warped(canvas, grid, placement, box): # garment of the box, `(Hb Wb 3)` uin
 
 # %% ../../nbs/tryon/54_full_size.ipynb #33f532cf
 def _fade(placement, region): # `(1 h w)`, or 1: falling to 0 where the crop ends inside of the source frame
-    sides = zip(placement.size, placement.out, placement.scale, (placement.top, placement.left))
-    ends = [(at > .5, at + out < n*scale - .5) for n,out,scale,at in sides] # top, bottom; left, right
-    near = [(np.delete(region, np.s_[4:-4], axis) > 0).any() for axis in (0, 1)]
-    if not any(n and any(e) for n,e in zip(near, ends)): return 1 # as it nearly always is
-    (top,bottom), (left,right), (h,w) = *ends, placement.out
-    padded = F.pad(torch.ones(1, 1, h, w), (4*left, 4*right, 4*top, 4*bottom))
-    return soft_edge(padded)[0,:,4*top:4*top+h,4*left:4*left+w]
+    whole, ends = np.ones([n + 8 for n in placement.out], np.float32), False # with a rim of 4
+    for axis,(first,last) in enumerate(placement.shown):
+        at, n = (placement.top, placement.left)[axis], placement.size[axis]*placement.scale[axis]
+        here = np.moveaxis(whole, axis, 0)
+        starts, stops = at + first > .5, at + last < n - .5 # in the middle of the source frame
+        if starts: here[:4+first] = 0
+        if stops: here[4+last:] = 0
+        near = (np.delete(region, np.s_[first+4:last-4], axis) > 0).any()
+        ends |= near and (starts or stops)
+    if not ends: return 1 # as it nearly always is
+    return soft_edge(torch.from_numpy(whole)[None,None])[0,:,4:-4,4:-4]
 
 # %% ../../nbs/tryon/54_full_size.ipynb #0045d46f
 def _layers(frame, region, placement, garment, kept): # `(h w 3)` in [0, 255]; weights of source and garment, `(h w)`

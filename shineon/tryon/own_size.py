@@ -15,11 +15,11 @@ from fastcore.basics import patch
 from torch import nn
 
 from ..core.errors import CheckpointError, DataError, OptionError
-from ..core.media import ahead, read_picture, read_video
+from ..core.media import ahead, read_picture
 from ..data.clips import ClipReader
 from ..data.frame_files import FILES, ResizeCrop
 from ..data.framing import frame_person, measure_framing, whole_frame
-from ..data.layouts import Video, check_source
+from ..data.layouts import Video, check_source, read_crops, source_frames
 from ..models.files import read_checkpoint
 from .full_size import full_size_frame, full_size_region, garment_canvas
 
@@ -103,11 +103,14 @@ class OwnSize:
         reader:ClipReader, # from `tryon_reader`
         cloth:Path, # product photo
         places:list[ResizeCrop]|None=None, # from `place_video`
+        size:tuple[int,int]|None=None, # height and width of the raw video, where that was checked before
     ):
         stored = frame_size(video)
-        self.video, self.size = video, check_source(video) if video.source else stored
+        if size is None: size = check_source(video) if video.source else stored
+        self.video, self.size = video, size
         places = places or [reader.place(stored)]*len(video.frames)
-        self.places = [p.on(self.size) for p in places]
+        if video.crops: self.places = [p.within(c) for p,c in zip(places, read_crops(video, self.size, stored))]
+        else: self.places = [p.on(self.size) for p in places]
         self.cloth, self._canvas = cloth, None
 
 # %% ../../nbs/tryon/57_own_size.ipynb #7ff871dd
@@ -137,7 +140,7 @@ def settle_size(
 @patch
 def sources(self:OwnSize) -> Iterator[np.ndarray]: # `(H W 3)`, uint8, from first to last
     "The frames of the video, or of the raw video that they come from"
-    if self.video.source: return ahead(read_video(self.video.source))
+    if self.video.source: return ahead(source_frames(self.video.source))
     return ahead(read_picture(f.files['image']) for f in self.video.frames)
 
 # %% ../../nbs/tryon/57_own_size.ipynb #c27aa1c3

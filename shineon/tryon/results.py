@@ -18,7 +18,7 @@ from ..core.errors import DataError, OptionError, inside
 from ..core.files import files_in, hold, lock_beside, read_limited, release
 from ..core.media import fan_out, video_info, write_like, write_png, write_video
 from ..core.run_folder import write_json
-from ..data.layouts import Video
+from ..data.layouts import Video, is_photo
 
 # %% ../../nbs/tryon/52_results.ipynb #0df54e4b
 formats = ('png', 'mp4', 'gif') # what `out_fmt` may hold
@@ -103,6 +103,7 @@ def save_result(
 ) -> list[Path]: # the files, or for `png` their folder
     "Write a try-on as frames, mp4 or gif"
     check_formats(out_fmt)
+    if source and is_photo(source): source = None # it has no times
     out = inside(folder, video.id)
     out.mkdir(parents=True, exist_ok=True)
     speed = (video_info(source)['fps'] if source else 0) or fps # of a gif, too
