@@ -307,6 +307,7 @@ cases = dict(
         region_margin=(.2, lambda n: reader_of(n).options['region_margin'], .2),
         region_hem=(.4, lambda n: reader_of(n).options['region_hem'], .4),
         keep_person=('always', lambda n: n['keep'], True),
+        keep_background=(False, lambda n: n['keep_background'], False),
         steady=(0., lambda n: n['steady'], 0.),
         out_size=('source', lambda n: n['full'], True),
         framing=('somehow', None, refused("framing is 'somehow'")),

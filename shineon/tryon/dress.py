@@ -21,7 +21,7 @@ from ..data.layouts import Video
 from ..data.region import CATEGORIES
 from ..data.represent import isin, masked
 from ..models.networks import network_of
-from .compose import Followed, compose, fill_in, of_one_person, region_of, why_unchanged
+from .compose import Followed, compose, fill_in, keep_background, of_one_person, region_of, why_unchanged
 from .steady import steady_frames
 
 # %% ../../nbs/tryon/50_dress.ipynb #d8cb84d0
@@ -63,11 +63,14 @@ def draw_frame(
     model:nn.Module|None=None, # try-on network with a `step`; none: the result is the warped garment
     past:dict|None=None, # what was returned for the frame before; `None` where the video starts
     keep_person:bool=False, # compose the picture also of a network that was not trained to keep the person
+    own_background:bool=False, # in the region, too, background stays, see `keep_background`
 ) -> tuple[dict,dict|None]: # outputs, `result` among them; the new past
     "What a network makes of a frame"
     if model is None: return dict(result=frame['warped_cloth']), None
     if why_unchanged(frame): return dict(result=frame['image']), None
-    return _stepped(frame, model, past, keep_person)
+    out, past = _stepped(frame, model, past, keep_person)
+    if own_background: out |= keep_background(frame, out['result'])
+    return out, past
 
 # %% ../../nbs/tryon/50_dress.ipynb #3d12b6bc
 def dress_frame(
@@ -114,11 +117,12 @@ def dress(
     keep_person:bool=False, # compose the picture also of a network that was not trained to keep the person
     steady:float=1.5, # smooth grids and regions over time: sigma of the window, in frames; 0: off
     places:list[ResizeCrop]|None=None, # how each frame is placed; as the reader does when not given
+    own_background:bool=False, # in the region, too, background stays, see `keep_background`
 ) -> Iterator[dict]: # per frame: inputs and outputs, `(1 1 c h w)` each; `result` among them
     "Dress a video, frame by frame"
     past = None
     for frame in bent_frames(video, reader, warp, cloth, device, steady, places):
-        out, past = draw_frame(frame, model, past, keep_person)
+        out, past = draw_frame(frame, model, past, keep_person, own_background)
         yield frame | out
 
 # %% ../../nbs/tryon/50_dress.ipynb #baff9ef3

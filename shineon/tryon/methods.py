@@ -124,13 +124,14 @@ def dress_methods(
     keep_person:bool=False, # compose also pictures of networks that were not trained to keep the person
     steady:float=1.5, # smooth grids and regions over time: sigma of the window, in frames; 0: off
     places:list[ResizeCrop]|None=None, # how each frame is placed; as the reader does when not given
+    own_background:bool=False, # in the region, too, background stays, see `keep_background`
 ) -> Iterator[MethodFrames]:
     "Dress a video with several networks at the same time"
     drawn, pasts = {n: share(m) for n,m in networks.items()} or dict(warp=None), {}
     composed = bool(networks) and all(keep_person or m.config.get('keep_person') for m in networks.values())
     for i,frame in enumerate(bent_frames(video, reader, share(warp), cloth, device, steady, places)):
         outs = {}
-        for n,m in drawn.items(): outs[n], pasts[n] = draw_frame(frame, m, pasts.get(n), keep_person)
+        for n,m in drawn.items(): outs[n], pasts[n] = draw_frame(frame, m, pasts.get(n), keep_person, own_background)
         true = read_truth(*truth[i], reader, device, places and places[i]) if truth else None
         yield _method_frames(i, frame, outs, networks, true, reader.options['category'], composed)
 
