@@ -6,7 +6,7 @@
 __all__ = ['class_names', 'limbs', 'pose_file', 'classes_file', 'parts_file', 'LiteModel', 'sigmoid', 'Fit', 'fit_into',
            'in_picture', 'to_joints', 'BlazePose', 'warp_picture', 'Classes', 'SelfieClasses', 'Parts', 'from_cells',
            'BodyPix', 'person_mask', 'nearest_label', 'limb_distances', 'part_labels', 'facing', 'part_chart',
-           'lip_labels', 'load_pose', 'load_classes', 'load_parts', 'load_dis']
+           'hem_row', 'lip_labels', 'load_pose', 'load_classes', 'load_parts', 'load_dis']
 
 # %% ../../nbs/prepare/21_light.ipynb #c2fd40d7
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from ..core.errors import OptionError
 from ..core.files import reading
 from ..core.media import estimate_flow
+from ..data.formats import PARSE
 from ..data.labels import COCO, DENSEPOSE, LIP, densepose_names, swap_sides
 from .annotators import ANNOTATORS, Annotator, ModelFile, model_path
 
@@ -613,19 +614,49 @@ def part_chart(
         iuv[y,x,1:] = np.stack([_across(t, s), t], 1)*255 + .5
     return iuv
 
-# %% ../../nbs/prepare/21_light.ipynb #67b3d354
-def _hem_score(image, cloth, torso, joints): # (h w): above 0 where cloth of the trunk is of the lower garment; or None
+# %% ../../nbs/prepare/21_light.ipynb #3cbea08f
+def _colour_bins(image): # `(h w 3)`, uint8 -> which of 4,096 colours, `(h w)`
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB) >> 4
+    return (lab[...,0].astype(int) << 8) + (lab[...,1].astype(int) << 4) + lab[...,2]
+
+def _plogp(p): return (p*np.log(np.maximum(p, 1e-12))).sum(-1) # minus the entropy
+
+# %% ../../nbs/prepare/21_light.ipynb #a7a10829
+def hem_row(
+    colours:np.ndarray, # `(h w)`, whole numbers
+    cloth:np.ndarray, # which pixels count, `(h w)`, bool
+    first:int=0, # the hem is not above this row
+) -> tuple[int|None,float]: # row, None where there is too little cloth; how alike both sides are (Bhattacharyya), 0 to 1
+    "Below which row other colours begin"
+    y,x = np.nonzero(cloth)
+    if not len(y): return None, 1.
+    names, code = np.unique(colours[y,x], return_inverse=True)
+    rows = np.zeros((len(cloth), len(names)), np.float32)
+    np.add.at(rows, (y, code), 1)
+    above = rows.cumsum(0)
+    whole, below = above[-1], above[-1] - above
+    n_above, n_below, n = above.sum(1), below.sum(1), whole.sum()
+    enough = (np.minimum(n_above, n_below) > max(.03*n, 30)) & (np.arange(len(rows)) >= first)
+    if not enough.any(): return None, 1.
+    p, q = above/np.maximum(n_above, 1)[:,None], below/np.maximum(n_below, 1)[:,None]
+    gain = (n_above*_plogp(p) + n_below*_plogp(q))/n - _plogp(whole/n)
+    row = int(np.where(enough, gain, -1).argmax())
+    return row, float(np.sqrt(p[row]*q[row]).sum())
+
+# %% ../../nbs/prepare/21_light.ipynb #e021dffb
+def _hem_score(image, cloth, joints): # (h w): above 0 where cloth of the trunk is of the lower garment; or None
     shoulder, hip = _heights(joints, 'shoulder', 'hip')
     if shoulder is None or hip is None or hip - shoulder < 4: return None
-    length = hip - shoulder
-    y = np.mgrid[:cloth.shape[0],:cloth.shape[1]][0].astype(np.float32)
-    by_height = np.clip((y - shoulder - .88*length)/(.12*length), -3, 3)
-    upper = cloth & torso & (y < shoulder + .55*length)
-    lower = cloth & (y > hip + .12*length)
-    if min(upper.sum(), lower.sum()) < cloth.size//1000: return by_height
+    length, y = hip - shoulder, np.arange(cloth.shape[0], dtype=np.float32)[:,None]
+    below = lambda row: np.clip((y - row)/(.12*length), -3, 3)*np.ones_like(cloth, np.float32)
+    trunk = cloth & (y > shoulder + .2*length) & (y < hip + 1.2*length)
+    row, alike = hem_row(_colour_bins(image), trunk, round(shoulder + .5*length))
+    if row is None or alike > .75: return below(hip) # one colour: tops usually end at the hips
+    upper, lower = trunk & (y < row - .04*length), trunk & (y > row + .04*length)
+    if min(upper.sum(), lower.sum()) < 20: return below(row)
     by_colour, alike = _colour_score(image, upper, lower, cloth)
     weight = 1 - np.clip((alike - .3)/.5, 0, 1)
-    return 1.2*weight*by_colour + (.45 + 1.5*(1 - weight))*by_height
+    return 1.2*weight*by_colour + (.45 + 1.5*(1 - weight))*below(row)
 
 # %% ../../nbs/prepare/21_light.ipynb #d6aa7b0f
 def _colour_score(image, upper, lower, where): # (h w): log odds of `lower`'s colours over `upper`'s; how alike they are
@@ -665,8 +696,8 @@ def lip_labels(
 # %% ../../nbs/prepare/21_light.ipynb #a9b40511
 def _label_skin(labels, skin, near, joints, far): # by the nearest part; on the belly by the nearest limb
     for parts,name in ((_left_arm, 'left-arm'), (_right_arm, 'right-arm'), (_left_leg, 'left-leg'),
-                       (_right_leg, 'right-leg'), (_head + _torso, 'face')):
-        labels[skin & _table(parts)[near]] = LIP[name]
+                       (_right_leg, 'right-leg'), (_head + _torso, 'neck')):
+        labels[skin & _table(parts)[near]] = PARSE[name]
     shoulder, hip = _heights(joints, 'shoulder', 'hip')
     if shoulder is None or hip is None: return
     y = np.arange(labels.shape[0])[:,None]
@@ -675,13 +706,13 @@ def _label_skin(labels, skin, near, joints, far): # by the nearest part; on the 
 
 # %% ../../nbs/prepare/21_light.ipynb #9e4592e2
 def _label_cloth(labels, cloth, near, known): # upper or lower garment
-    torso, arms = _table(_torso)[near], _table(_left_arm + _right_arm)[near]
+    arms = _table(_left_arm + _right_arm)[near]
     legs = _table(_left_leg + _right_leg + [_left_foot, _right_foot])[near]
     labels[cloth & ~legs] = LIP['upper-clothes']
     labels[cloth & legs] = LIP['pants']
     shoulder, hip = _heights(known.joints, 'shoulder', 'hip')
     trunk = cloth & ~arms
-    score = _hem_score(known.image, trunk, torso, known.joints)
+    score = _hem_score(known.image, trunk, known.joints)
     if score is None: return
     between = trunk & (np.arange(labels.shape[0])[:,None] >= shoulder + .55*(hip - shoulder))
     labels[between] = np.where(score > 0, LIP['pants'], LIP['upper-clothes'])[between]
