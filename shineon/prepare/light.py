@@ -617,7 +617,7 @@ def part_chart(
 # %% ../../nbs/prepare/21_light.ipynb #3cbea08f
 def _colour_bins(image): # `(h w 3)`, uint8 -> which of 4,096 colours, `(h w)`
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB) >> 4
-    return (lab[...,0].astype(int) << 8) + (lab[...,1].astype(int) << 4) + lab[...,2]
+    return lab.astype(int)@[256, 16, 1]
 
 def _plogp(p): return (p*np.log(np.maximum(p, 1e-12))).sum(-1) # minus the entropy
 
@@ -660,8 +660,7 @@ def _hem_score(image, cloth, joints): # (h w): above 0 where cloth of the trunk 
 
 # %% ../../nbs/prepare/21_light.ipynb #d6aa7b0f
 def _colour_score(image, upper, lower, where): # (h w): log odds of `lower`'s colours over `upper`'s; how alike they are
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB) >> 4
-    bins = lab.astype(int)@[256, 16, 1]
+    bins = _colour_bins(image)
     up, low = (_histogram(bins[m]) for m in (upper, lower))
     odds = np.clip(np.log((low + 1e-4)/(up + 1e-4)), -4, 4).astype(np.float32)[bins]*where
     size = (_odd(7*image.shape[0]/256),)*2
