@@ -7,7 +7,7 @@ __all__ = ['frame_path', 'write_annotations', 'annotation_row', 'Survey', 'surve
            'recorded_ids', 'Job', 'plan_jobs', 'Noted', 'without_strays', 'Preparation', 'garment_path', 'tryon_path',
            'disk_is_full', 'job_line', 'doubt_line', 'prepare', 'unprepared']
 
-# %% ../../nbs/prepare/27_dataset.ipynb #06785ec9
+# %% ../../nbs/prepare/27_dataset.ipynb #e337fd95
 import csv, errno, json, os, shutil, time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ from ..core.errors import DataError, OptionError, at_least, replacing
 from ..core.files import check_writable, held, load_yaml, lock_beside, read_limited
 from ..core.media import ahead, contact_sheet, flo_bytes, write_png
 from ..core.text import yaml_text
-from ..data.formats import joints_on_person, parse_names
+from ..data.formats import joints_on_person
 from ..data.frame_files import FILES
 from ..data.labels import clothes_ids, coco_limbs, palette
 from ..data.layouts import vvt_cloth, vvt_place
@@ -35,10 +35,10 @@ from .garment import (CutGarment, cut_garment, frontal, garment_of_frame, read_p
                                      shows_person)
 from .person import (FolderAnnotator, Located, PersonAnnotator, PersonFrame, chosen_track,
                                     flow_to_previous, joints_box, tracks_of)
-from .sources import (Source, find_photos, find_sources, frame_rate, pair_garments, person_of,
-                                     plain_name, raw_frames, source_hash, split_persons)
+from .sources import (Source, find_photos, find_sources, frame_rate, pair_garments,
+                                     person_of, plain_name, raw_frames, source_hash, split_persons)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #e9cdb769
+# %% ../../nbs/prepare/27_dataset.ipynb #cd29efc6
 _suffixes = dict(image='.png', parse='.png', densepose='.png', keypoints='.json', flow='.flo')
 
 def frame_path(
@@ -52,7 +52,7 @@ def frame_path(
     folder, (end,*_) = vvt_place(kind, datamode)
     return mode/folder/id/f'{id}_frame_{i:03d}{end}{_suffixes[kind]}'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #4cf3ef26
+# %% ../../nbs/prepare/27_dataset.ipynb #ddf03aad
 def write_annotations(
     frame:PersonFrame, # with its picture
     flow:np.ndarray|None, # `(h w 2)`, pixels, to the frame before
@@ -60,27 +60,30 @@ def write_annotations(
 ):
     "Write all files of a frame"
     for kind,pixels in dict(image=frame.image, parse=frame.parse, densepose=frame.iuv).items():
-        Image.fromarray(pixels).save(paths[kind], compress_level=1) # a tenth larger than by 6, in a third of the time
+        Image.fromarray(pixels).save(paths[kind], compress_level=1) # a tenth larger, in a third of the time
     people = [dict(pose_keypoints=[round(float(v), 2) for v in frame.joints.ravel()])]
     paths['keypoints'].write_text(json.dumps(dict(version=1., people=people)))
     if flow is not None: paths['flow'].write_bytes(flo_bytes(flow))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #9a8d234b
+# %% ../../nbs/prepare/27_dataset.ipynb #458f607c
 def _laid_over(image, labels, colours): # `(h w 3)`, `(h w)` -> labels in colours over a pale picture
     mixed = (.35*image + .65*colours[labels]).astype(np.uint8)
     return np.where(labels[...,None] > 0, mixed, image//2 + 110)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #b09fda29
+# %% ../../nbs/prepare/27_dataset.ipynb #8f18b676
 def _skeleton(image, joints): # `(h w 3)`, `(18 3)` -> bones and joints over the picture
     pic = Image.fromarray(image//2 + 110)
     draw, colours = ImageDraw.Draw(pic), palette(len(coco_limbs) + 1)[1:]
     for (a,b),colour in zip(coco_limbs, colours):
-        if min(joints[a,2], joints[b,2]) > 0: draw.line([*joints[a,:2], *joints[b,:2]], tuple(colour.tolist()), 3)
+        both = joints[[a,b]]
+        if both[:,2].min() > 0: draw.line(both[:,:2].ravel().tolist(), tuple(colour.tolist()), 3)
     for x,y,c in joints:
         if c > 0: draw.ellipse([x-2, y-2, x+2, y+2], (20,20,20))
     return np.array(pic)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #bcf33869
+# %% ../../nbs/prepare/27_dataset.ipynb #66804c71
+def _planes(flow): return torch.from_numpy(flow.astype(np.float32)).movedim(-1, 0)[None] # (1 2 h w)
+
 _columns = 'frame', 'parse', 'joints', 'body parts', 'U and V', 'flow', 'person'
 
 def annotation_row(
@@ -89,13 +92,14 @@ def annotation_row(
 ) -> list[np.ndarray|None]: # a picture `(h w 3)` uint8 for each of `_columns`
     "A frame and all that is known of it, as pictures"
     image, iuv = frame.image, frame.iuv
-    moved = None if flow is None else draw_flow(torch.from_numpy(flow.astype(np.float32)).movedim(-1, 0)[None])[0]
+    moved = None if flow is None else draw_flow(_planes(flow))[0]
     parts = np.where(iuv[...,:1] > 0, iuv[...,[1,2,2]]*[1,1,0], 255).astype(np.uint8)
-    person = (frame.person[...,None]*image + (1 - frame.person[...,None])*255).astype(np.uint8)
-    return [image, _laid_over(image, frame.parse, palette(len(parse_names))), _skeleton(image, frame.joints),
+    there = frame.person[...,None]
+    person = (there*image + (1 - there)*255).astype(np.uint8)
+    return [image, _laid_over(image, frame.parse, palette(20)), _skeleton(image, frame.joints),
             _laid_over(image, iuv[...,0], palette(25)), parts, moved, person]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #9aed077f
+# %% ../../nbs/prepare/27_dataset.ipynb #effe0f11
 @dataclass
 class Survey:
     "What is known of a video before its frames are annotated"
@@ -105,41 +109,56 @@ class Survey:
     located:list[Located] # where the person is in those that were looked at
     broken:str='' # why there are no more frames; empty: the video is whole
 
-# %% ../../nbs/prepare/27_dataset.ipynb #96c94cfe
+# %% ../../nbs/prepare/27_dataset.ipynb #c60c1e9a
 def _as_far_as_it_goes(frames, broken): # frames; where they break off, why is added to a list
-    n = 0
+    none = True
     try:
-        for n,f in enumerate(frames, 1): yield f
+        for f in frames:
+            none = False
+            yield f
     except DataError as e:
-        if not n: raise
+        if none: raise
         broken.append(str(e))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #810d94ae
+# %% ../../nbs/prepare/27_dataset.ipynb #5119420a
 _most_side, _batch = 832, 8 # pixels of a picture in which somebody is located; pictures at a time
 
 def _smaller(pictures): # -> pictures in which somebody is located; how much smaller they are
     import cv2 # late: whoever asks for options needs none
     k = min(1, _most_side/max(pictures[0].shape[:2]))
-    return [cv2.resize(p, None, fx=k, fy=k, interpolation=cv2.INTER_AREA) for p in pictures] if k < 1 else pictures, k
+    if k == 1: return pictures, k
+    return [cv2.resize(p, None, fx=k, fy=k, interpolation=cv2.INTER_AREA) for p in pictures], k
 
-# %% ../../nbs/prepare/27_dataset.ipynb #0b36ce9f
-def _nearer(joints, again): # of a person; as they are found in a square round them -> the latter, if both are one's
+# %% ../../nbs/prepare/27_dataset.ipynb #d56778bd
+def _nearer(joints, again): # of a person; found in a square round them -> the latter, if both are one's
     box, other = joints_box(joints), joints_box(again)
     if other is None: return joints
     apart = np.hypot(*(box[:2] + box[2:] - other[:2] - other[2:])/2)
     return again if apart < .25*(box[3] - box[1]) else joints
 
-# %% ../../nbs/prepare/27_dataset.ipynb #d7d3eee0
+# %% ../../nbs/prepare/27_dataset.ipynb #39b5b12f
+def _with_largest(people, whole): # joints of each; of the one found in the whole frame -> joints of each
+    box = joints_box(whole)
+    if box is None: return people
+    def is_part(j): # of the same person, and no more of them
+        (x0,y0,x1,y1), (a,b) = joints_box(j), np.split(box, 2)
+        middle = np.array([x0 + x1, y0 + y1])/2
+        return (middle > a).all() and (middle < b).all() and y1 - y0 < 1.1*(box[3] - box[1])
+    others = [j for j in people if not is_part(j)]
+    return others if len(others) == len(people) > 0 else [whole, *others]
+
+# %% ../../nbs/prepare/27_dataset.ipynb #5b1168b3
 def _everybody(annotator, numbers, pictures): # of frames -> of each: joints `(18 3)` of everybody in it
     model = annotator._model('pose')
-    if isinstance(model, FolderAnnotator): return [[model.read(i, p, None)] for i,p in zip(numbers, pictures)]
+    if isinstance(model, FolderAnnotator):
+        return [[model.read(i, p, None)] for i,p in zip(numbers, pictures)]
     small, k = _smaller(pictures)
     def again(frame, j): return _nearer(j, annotator._joints_again(frame, [j], joints_box(j)))
-    found = zip(small, annotator._everybody(small))
-    people = [[again(f, j) for j in of] if of else model([f]) for f,of in found] # else whoever fills the frame
+    everybody = [[again(f, j) for j in of] for f,of in zip(small, annotator._everybody(small))]
+    people = [_with_largest(of, model([f])[0]) for f,of in zip(small, everybody)]
     return [[j/np.float32([k, k, 1]) for j in of if joints_box(j) is not None] for of in people]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #b567222b
+# %% ../../nbs/prepare/27_dataset.ipynb #8a0b3eaa
 def _one_person(people, width, person): # joints of everybody in each frame -> `Located` of one person
     boxes = [[joints_box(j) for j in of] for of in people]
     track = chosen_track(tracks_of(boxes), boxes, width, person)
@@ -148,23 +167,25 @@ def _one_person(people, width, person): # joints of everybody in each frame -> `
         return Located(tuple(boxes[i][track[i]].tolist()), of[track[i]], len(of) - 1)
     return [located(i, of) for i,of in enumerate(people)]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a5884cd8
+# %% ../../nbs/prepare/27_dataset.ipynb #a178700d
 def survey_video(
     source:Source, # a video
     annotator:PersonAnnotator, # locates the person
 ) -> Survey:
-    "Count the frames of a video, and locate the person in about three a second; `DataError` where there is no frame"
+    "Count a video's frames, and locate the person in about three a second; `DataError` where there is none"
     every, broken, people, some = max(round(frame_rate(source)/3), 1), [], [], {}
     n, size = 0, (0, 0)
     for n,picture in enumerate(ahead(_as_far_as_it_goes(raw_frames(source), broken)), 1):
         size = picture.shape[:2]
         if (n-1) % every == 0: some[n-1] = picture
-        if len(some) == _batch: people, some = people + _everybody(annotator, some, list(some.values())), {}
+        if len(some) < _batch: continue
+        people += _everybody(annotator, some, list(some.values()))
+        some = {}
     if not n: raise DataError('this video has no frames', source.path)
     if some: people += _everybody(annotator, some, list(some.values()))
     return Survey(n, every, size, _one_person(people, size[1], annotator.person), *broken)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #f0bcc2ae
+# %% ../../nbs/prepare/27_dataset.ipynb #376aee92
 def record_path(
     root:str|Path, # folder of a data set
     datamode:str, # train or test
@@ -173,7 +194,7 @@ def record_path(
     "Where the record of a prepared video is"
     return Path(root)/datamode/'made_by'/f'{id}.yaml'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #96ae6ff5
+# %% ../../nbs/prepare/27_dataset.ipynb #475232f3
 def read_record(
     root:str|Path, # folder of a data set
     datamode:str, # train or test
@@ -184,19 +205,19 @@ def read_record(
     except (DataError, yaml.YAMLError): said = None
     return said if isinstance(said, dict) else {}
 
-# %% ../../nbs/prepare/27_dataset.ipynb #ff35fe3c
+# %% ../../nbs/prepare/27_dataset.ipynb #78edf392
 def _write_record(path, values):
     with replacing(path) as tmp: tmp.write_text(yaml_text(values), encoding='utf8')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #cd52dc01
+# %% ../../nbs/prepare/27_dataset.ipynb #85c5ce02
 def recorded_ids(
     root:str|Path, # folder of a data set
 ) -> dict[str,str]: # id -> train or test
     "The videos of a set that were prepared"
-    files = ((mode, p) for mode in ('train', 'test') for p in sorted((Path(root)/mode/'made_by').glob('*.yaml')))
-    return {p.stem: mode for mode,p in files}
+    records = {mode: sorted((Path(root)/mode/'made_by').glob('*.yaml')) for mode in ('train', 'test')}
+    return {p.stem: mode for mode,files in records.items() for p in files}
 
-# %% ../../nbs/prepare/27_dataset.ipynb #b59495fc
+# %% ../../nbs/prepare/27_dataset.ipynb #bf58bb41
 @dataclass(frozen=True)
 class Job:
     "A video to prepare"
@@ -208,7 +229,7 @@ class Job:
     @property
     def id(self): return self.source.id
 
-# %% ../../nbs/prepare/27_dataset.ipynb #1176f8db
+# %% ../../nbs/prepare/27_dataset.ipynb #098733c7
 def plan_jobs(
     out_dir:str|Path, # data set to make, or to add to
     videos:Iterable[str|Path], # raw videos, photos, folders
@@ -227,7 +248,7 @@ def plan_jobs(
     jobs = [Job(s, modes[s.id], pairs.get(s.id), faults.get(s.id, '')) for s in sources]
     return jobs, [p for p in nobodys if p in given]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #45ba0928
+# %% ../../nbs/prepare/27_dataset.ipynb #adccc855
 _shown = 8 # frames of a sheet
 
 @dataclass
@@ -239,7 +260,7 @@ class Noted:
     best:PersonFrame|None=None # the frame that shows an upper garment most from the front
     score:float=-1. # how much it does
 
-# %% ../../nbs/prepare/27_dataset.ipynb #9fb77cba
+# %% ../../nbs/prepare/27_dataset.ipynb #fd87e1fe
 @patch
 def add(self:Noted,
     i:int, # number of the frame
@@ -254,7 +275,7 @@ def add(self:Noted,
     score = (frontal(frame.joints) + .01)*min(worn, .05)/(1 + len(frame.doubts))
     if score > self.score: self.best, self.score = frame, score
 
-# %% ../../nbs/prepare/27_dataset.ipynb #4f383104
+# %% ../../nbs/prepare/27_dataset.ipynb #fe4bce36
 def _spans(numbers): # such as [1, 2, 3, 7] -> [[1, 3], [7, 7]]
     found = []
     for i in numbers:
@@ -262,7 +283,7 @@ def _spans(numbers): # such as [1, 2, 3, 7] -> [[1, 3], [7, 7]]
         else: found.append([i, i])
     return found
 
-# %% ../../nbs/prepare/27_dataset.ipynb #57518bef
+# %% ../../nbs/prepare/27_dataset.ipynb #8be4fcfd
 def without_strays(
     frame:PersonFrame, # with joints and parse
 ) -> PersonFrame: # without joints, where most of them lie beside the parsed person
@@ -271,7 +292,7 @@ def without_strays(
     if on >= found/2: return frame
     return replace(frame, joints=frame.joints*0, doubts=(*frame.doubts, 'joints beside the person'))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #ddaecd2a
+# %% ../../nbs/prepare/27_dataset.ipynb #4a6b9c66
 def _check_root(root): # `OptionError` for what cannot be, or become, a data set
     do = 'Name a new folder, or a data set in VVT layout, after the videos'
     if root.exists() and not root.is_dir(): raise OptionError('this is no folder', root, do)
@@ -280,7 +301,7 @@ def _check_root(root): # `OptionError` for what cannot be, or become, a data set
         raise OptionError('this folder holds something else than a data set', root, do)
     check_writable(root, 'folder')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #449dc755
+# %% ../../nbs/prepare/27_dataset.ipynb #16ab061b
 class Preparation:
     "Prepares one video after another for a data set"
     def __init__(self,
@@ -302,10 +323,12 @@ class Preparation:
         at_least(32, height=height, width=width)
         at_least(1, smooth=smooth, workers=workers)
         at_least(0, person=person)
-        self.root, self.size, self.workers, self.say = Path(out_dir), (height, width), workers, say
+        self.root, self.size = Path(out_dir), (height, width)
+        self.workers, self.say = workers, say
         self.models_folder, self.device, self.flow, self.cut_out = models, str(device), flow, cut_out
         for kind,name in (('flow', flow), ('garment', cut_out)): annotator_for(kind, name)
-        if models and not Path(models).is_dir(): raise OptionError('no such folder of models', models, 'Correct it')
+        if models and not Path(models).is_dir():
+            raise OptionError('no such folder of models', models, 'Correct its name')
         self.loaded = [] # the annotator of garments, when it is needed
         _check_root(self.root)
         who = dict(pose=pose, parse=parse, densepose=densepose, smooth=smooth, person=person)
@@ -313,30 +336,31 @@ class Preparation:
         self.models = check_models([*self.annotator.names, flow, cut_out], models)
         self.settings = who | dict(height=height, width=width, flow=flow, cut_out=cut_out)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #7f5f8190
+# %% ../../nbs/prepare/27_dataset.ipynb #8b12d903
 @patch(as_prop=True)
 def scale(self:Preparation): # how much larger frames are while they are annotated
     return 2 if self.size[0] < 384 else 1
 
-# %% ../../nbs/prepare/27_dataset.ipynb #d39aae03
+# %% ../../nbs/prepare/27_dataset.ipynb #faff9eba
 @patch
 def _wanted(self:Preparation, job): # what the files of a video depend on
     source = dict(name=job.source.path.name, sha256=source_hash(job.source))
     photo = dict(name=job.photo.name, sha256=file_hash(job.photo)) if job.photo else {}
     return dict(settings=self.settings, models=self.models, source=source, photo=photo)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #87bb58cc
+# %% ../../nbs/prepare/27_dataset.ipynb #e6af6478
 @patch
 def _is_whole(self:Preparation, job, record): # are all files of a video there, and whole?
     kinds = [(kind, i) for kind in _suffixes for i in range(kind == 'flow', record.get('frames', 0))]
-    paths = [(FILES[kind], frame_path(self.root/job.mode, job.mode, kind, job.id, i)) for kind,i in kinds]
+    place = lambda kind, i: frame_path(self.root/job.mode, job.mode, kind, job.id, i)
+    paths = [(FILES[kind], place(kind, i)) for kind,i in kinds]
     if record.get('garment'): paths.append((FILES['cloth'], garment_path(self.root, job.id)))
     try:
         for kind,path in paths: kind.check_size(path, self.size)
     except DataError: return False
     return bool(paths)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #7e77bc4a
+# %% ../../nbs/prepare/27_dataset.ipynb #55d4d78a
 def garment_path(
     root:str|Path, # folder of a data set
     id:str, # of a video
@@ -344,7 +368,7 @@ def garment_path(
     "Where the garment of a prepared video is"
     return Path(root)/f'{vvt_cloth(id)}@10=cloth_front.png'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #e0790f16
+# %% ../../nbs/prepare/27_dataset.ipynb #c06888d9
 def tryon_path(
     root:str|Path, # folder of a data set
     photo:Path, # of a garment that nobody wears
@@ -353,27 +377,28 @@ def tryon_path(
     name = f'TRYON-{plain_name(photo.stem).upper()}@10=cloth_front.png'
     return Path(root)/'clothes_person'/'img'/'TRYON'/name
 
-# %% ../../nbs/prepare/27_dataset.ipynb #7f703cca
+# %% ../../nbs/prepare/27_dataset.ipynb #7daa44c5
 def _write_garment(path, cut):
     write_png(path.parent.with_name(f'{path.parent.name}-mask')/path.name, cut.mask)
     write_png(path, cut.picture)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a04a54ba
+# %% ../../nbs/prepare/27_dataset.ipynb #8dfd207b
 @patch
 def _write(self:Preparation, part, job, i, frame, before): # files of a frame -> what is noted of it
     flow = frame.flow if self.flow == 'dis' else None
     if before is not None and flow is None:
         flow = flow_to_previous(frame.image, before, self.flow, self.models_folder, self.device)
     if before is None: flow = None
-    write_annotations(frame, flow, {kind: frame_path(part, job.mode, kind, job.id, i) for kind in _suffixes})
+    paths = {kind: frame_path(part, job.mode, kind, job.id, i) for kind in _suffixes}
+    write_annotations(frame, flow, paths)
     return i, frame, flow
 
-# %% ../../nbs/prepare/27_dataset.ipynb #048d0607
+# %% ../../nbs/prepare/27_dataset.ipynb #0ff7c07a
 @patch
 def _cropped(self:Preparation, source, crops): # frames as they are annotated
     for i,picture in enumerate(islice(raw_frames(source), len(crops))): yield crops[i].picture(picture)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #06bbd554
+# %% ../../nbs/prepare/27_dataset.ipynb #99b61119
 @patch
 def _annotated(self:Preparation, job, crops): # frames with annotations, some frames later
     large = crops.times(self.scale)
@@ -381,7 +406,7 @@ def _annotated(self:Preparation, job, crops): # frames with annotations, some fr
     placements = (large[i] for i in range(len(large)))
     return self.annotator.annotate(pictures, self.size, placements)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #c6bec349
+# %% ../../nbs/prepare/27_dataset.ipynb #9fc2b525
 @patch
 def _annotate(self:Preparation, job, crops, part): # write all frames of a video into a folder -> `Noted`
     for kind in _suffixes: frame_path(part, job.mode, kind, job.id, 0).parent.mkdir(parents=True)
@@ -394,33 +419,35 @@ def _annotate(self:Preparation, job, crops, part): # write all frames of a video
         for w in waiting: noted.add(*w.result())
     return noted
 
-# %% ../../nbs/prepare/27_dataset.ipynb #dc512150
+# %% ../../nbs/prepare/27_dataset.ipynb #a3ff679c
 @patch
-def _told(self:Preparation, frames, id, n, seconds=10): # pass frames on, and say every so often how far it is
+def _told(self:Preparation, frames, id, n, seconds=10): # pass frames on, and say how far it is
     start = shown = time.time()
     for i,frame in enumerate(frames):
         yield frame
         now = time.time()
         if now - shown < seconds: continue
         shown, speed = now, (i + 1)/(now - start)
-        self.say(f'{id}: {i+1} of {n} frames, {speed:.1f} a second, {(n - i - 1)/speed/60:.0f} minutes left')
+        left = (n - i - 1)/speed/60
+        self.say(f'{id}: {i+1} of {n} frames, {speed:.1f} a second, {left:.0f} minutes left')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #421af1b1
+# %% ../../nbs/prepare/27_dataset.ipynb #bbc7f475
 @patch
-def _person_in(self:Preparation, photo): # `(h w 3)` -> what is found in it, as `PersonFrame`; None: nobody
+def _person_in(self:Preparation, photo): # `(h w 3)` -> what is found in it; None: nobody
     try: located = _one_person(_everybody(self.annotator, [0], [photo]), photo.shape[1], 0)
-    except DataError: return None # of annotators that only know drawn videos, or only the frames of one video
+    except DataError: return None # of annotators that only know drawn videos, or one video's frames
     if located[0].box is None: return None
-    crops = steady_crops(located, 1, 1, photo.shape[:2], tuple(n*self.scale for n in self.size))
+    size = tuple(n*self.scale for n in self.size)
+    crops = steady_crops(located, 1, 1, photo.shape[:2], size)
     return next(iter(self.annotator.annotate([crops[0].picture(photo)])))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #751b5e35
+# %% ../../nbs/prepare/27_dataset.ipynb #3aa19fea
 @patch(as_prop=True)
 def _photo_size(self:Preparation): # height and width of a garment that is written
     height = max(1024, self.size[0])
     return height, round(height*self.size[1]/self.size[0])
 
-# %% ../../nbs/prepare/27_dataset.ipynb #384d75ea
+# %% ../../nbs/prepare/27_dataset.ipynb #b5e86adb
 @patch
 def cut_photo(self:Preparation,
     path:Path, # photo of a garment
@@ -430,16 +457,17 @@ def cut_photo(self:Preparation,
     worn = None if alpha is not None else self._person_in(photo)
     if worn is not None and shows_person(worn): cut = garment_of_frame(worn, *self._photo_size)
     else: cut = cut_garment(photo, alpha, self._find_garment, self.cut_out, *self._photo_size, path)
-    if cut is None: raise DataError('somebody is in this photo, but no upper garment', path, 'Give another photo')
+    if cut is None: raise DataError('somebody is in this photo, but no upper garment', path, 'Give another')
     return cut
 
-# %% ../../nbs/prepare/27_dataset.ipynb #cf4ca6ef
+# %% ../../nbs/prepare/27_dataset.ipynb #45ab54b0
 @patch
 def _find_garment(self:Preparation, photos): # -> opacities; the annotator is loaded once
-    if not self.loaded: self.loaded = [annotator_for('garment', self.cut_out).load(self.models_folder, self.device, 1)]
+    cut_out = annotator_for('garment', self.cut_out)
+    if not self.loaded: self.loaded = [cut_out.load(self.models_folder, self.device, 1)]
     return self.loaded[0](photos)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #d4296dac
+# %% ../../nbs/prepare/27_dataset.ipynb #a696665d
 @patch
 def _garment(self:Preparation, job, noted): # write the garment of a video -> what is said of it
     cut = self.cut_photo(job.photo) if job.photo else garment_of_frame(noted.best, *self.size)
@@ -447,49 +475,52 @@ def _garment(self:Preparation, job, noted): # write the garment of a video -> wh
     _write_garment(garment_path(self.root, job.id), cut)
     return dict(photo=job.photo.name if job.photo else '', way=cut.way, doubts=list(cut.doubts))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #2e45ef29
+# %% ../../nbs/prepare/27_dataset.ipynb #e8997525
 @patch
-def _refuse_strangers(self:Preparation, job): # `DataError` where a video of this id was made by somebody else
+def _refuse_strangers(self:Preparation, job): # `DataError` for a video that somebody else has made
     place = frame_path(self.root/job.mode, job.mode, 'image', job.id, 0).parent
     if not place.exists() or read_record(self.root, job.mode, job.id): return
-    raise DataError('there is a video of this id that was not prepared', place, 'Rename yours, or move it away')
+    raise DataError('there is a video of this id that was not prepared', place, 'Rename yours')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #038e4c34
+# %% ../../nbs/prepare/27_dataset.ipynb #65c2e076
 def _link(source, path): # a raw video beside its frames
     path.parent.mkdir(parents=True, exist_ok=True)
     try: os.symlink(source.resolve(), path)
     except OSError: shutil.copyfile(source, path)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #2cee9546
+# %% ../../nbs/prepare/27_dataset.ipynb #ed93adff
 @patch
 def _place_raw(self:Preparation, job, look, crops): # the raw video, and where its frames lie in it
     folder, source = self.root/job.mode/f'{job.mode}_videos', job.source.path
     for old in folder.glob('*'):
         if old.stem in (job.id, f'{job.id}_crop'): old.unlink()
-    if job.source.is_video and not look.broken: _link(source, folder/f'{job.id}{source.suffix.lower() or ".mp4"}')
+    ending = source.suffix.lower() or '.mp4'
+    if job.source.is_video and not look.broken: _link(source, folder/f'{job.id}{ending}')
     crops.write(folder/f'{job.id}_crop.csv')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a8619867
+# %% ../../nbs/prepare/27_dataset.ipynb #ec5f0ab6
 @patch
 def _place_frames(self:Preparation, job, part): # from the folder in which they were made
     for kind in _suffixes:
-        made, place = (frame_path(m, job.mode, kind, job.id, 0).parent for m in (part, self.root/job.mode))
+        places = part, self.root/job.mode
+        made, place = (frame_path(p, job.mode, kind, job.id, 0).parent for p in places)
         shutil.rmtree(place, ignore_errors=True)
         place.parent.mkdir(parents=True, exist_ok=True)
         made.rename(place)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #3c104c21
+# %% ../../nbs/prepare/27_dataset.ipynb #63099c74
 @patch
 def _record(self:Preparation, job, wanted, look, crops, noted, garment): # of a video that is done
     who = self.annotator.made_by | dict(flow=self.flow, cloth=garment.get('way', ''))
     scales = crops.numbers[:,2]
-    crop = dict(follows=crops.follows, scale=[round(float(s), 4) for s in (scales.min(), scales.max())])
+    ends = [round(float(s), 4) for s in (scales.min(), scales.max())]
+    crop = dict(follows=crops.follows, scale=ends)
     raw = dict(frames=look.n, height=look.size[0], width=look.size[1], broken=look.broken)
     doubts = {what: _spans(numbers) for what,numbers in noted.doubts.items()}
-    return dict(whole=True, made_by=who, frames=look.n, crop=crop, raw=raw, garment=garment, notes=list(crops.said),
-                doubts=doubts) | wanted
+    said = dict(garment=garment, notes=list(crops.said), doubts=doubts)
+    return dict(whole=True, made_by=who, frames=look.n, crop=crop, raw=raw) | said | wanted
 
-# %% ../../nbs/prepare/27_dataset.ipynb #4ad977ea
+# %% ../../nbs/prepare/27_dataset.ipynb #1a26076c
 @patch
 def _prepare(self:Preparation, job, wanted, part): # -> record
     look = survey_video(job.source, self.annotator)
@@ -504,7 +535,7 @@ def _prepare(self:Preparation, job, wanted, part): # -> record
     _write_record(record_path(self.root, job.mode, job.id), record)
     return record
 
-# %% ../../nbs/prepare/27_dataset.ipynb #41d08e39
+# %% ../../nbs/prepare/27_dataset.ipynb #35afc6b2
 @patch
 def __call__(self:Preparation,
     job:Job, # a video
@@ -514,36 +545,39 @@ def __call__(self:Preparation,
     part = self.root/job.mode/f'.{job.id}.part'
     with held(lock_beside(self.root/job.mode/job.id), f'the video {job.id}'):
         wanted, record = self._wanted(job), read_record(self.root, job.mode, job.id)
-        if {k: record.get(k) for k in wanted} == wanted and record['whole'] and self._is_whole(job, record):
+        same = {k: record.get(k) for k in wanted} == wanted
+        if same and record['whole'] and self._is_whole(job, record):
             return record | dict(skipped=True)
         self._refuse_strangers(job)
         shutil.rmtree(part, ignore_errors=True)
         try: return self._prepare(job, wanted, part) | dict(skipped=False)
         finally: shutil.rmtree(part, ignore_errors=True)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #8cee1e74
+# %% ../../nbs/prepare/27_dataset.ipynb #c0a92807
 def disk_is_full(
     e:BaseException, # any
 ) -> bool:
     "Is there no room left?"
     return getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #13caee3d
+# %% ../../nbs/prepare/27_dataset.ipynb #4a2e1fea
 def job_line(
     job:Job, # a video
     record:dict, # what came of it
 ) -> str: # one line
     "What is told of a video that is done"
-    n, doubtful = record['frames'], {i for spans in record['doubts'].values() for a,b in spans for i in range(a, b+1)}
+    n, spans = record['frames'], [s for some in record['doubts'].values() for s in some]
+    doubtful = {i for a,b in spans for i in range(a, b+1)}
     said = ['was there already'] if record['skipped'] else []
-    said += ['the crop follows the person' if record['crop']['follows'] else 'one crop', *record['notes']]
+    crop = 'the crop follows the person' if record['crop']['follows'] else 'one crop'
+    said += [crop, *record['notes']]
     if record['raw']['broken']: said.append(f'only so far: {record["raw"]["broken"]}')
     if not record['garment']: said.append('no upper garment is seen')
     said += [f'garment: {d}' for d in record['garment'].get('doubts', ())]
     if doubtful: said.append(f'{len(doubtful)} doubtful frames')
     return f'{job.mode} {job.id}: {n} frames; {"; ".join(said)}'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #8611c568
+# %% ../../nbs/prepare/27_dataset.ipynb #e4184612
 @patch
 def to_try_on(self:Preparation,
     photos:Iterable[Path], # of garments that nobody wears
@@ -553,7 +587,7 @@ def to_try_on(self:Preparation,
     for path in photos:
         place = tryon_path(self.root, path)
         try:
-            if place in made: raise DataError(f'two garments would be called {place.stem}', path, 'Rename one of them')
+            if place in made: raise DataError(f'two garments would be called {place.stem}', path, 'Rename one')
             cut = self.cut_photo(path)
         except DataError as e: failed[str(path)] = str(e)
         else:
@@ -563,9 +597,9 @@ def to_try_on(self:Preparation,
     self._list(list(made.values()))
     return failed
 
-# %% ../../nbs/prepare/27_dataset.ipynb #11b7c575
+# %% ../../nbs/prepare/27_dataset.ipynb #4677ee6e
 @patch
-def _list(self:Preparation, garments): # of the try-ons of all test videos in these garments; what is listed stays
+def _list(self:Preparation, garments): # try-ons of all test videos in these; what is listed stays
     path = self.root/'tryon_list.csv'
     rows = list(csv.reader(read_limited(path).decode('utf8').splitlines())) if path.exists() else []
     ids = [id for id,mode in recorded_ids(self.root).items() if mode == 'test']
@@ -574,24 +608,26 @@ def _list(self:Preparation, garments): # of the try-ons of all test videos in th
     with replacing(path) as tmp, open(tmp, 'w', newline='', encoding='utf8') as f:
         csv.writer(f, lineterminator='\n').writerows([*rows, *(r for r in new if r not in rows)])
 
-# %% ../../nbs/prepare/27_dataset.ipynb #e01d667d
+# %% ../../nbs/prepare/27_dataset.ipynb #7751954f
 def _doubts_of(mode, id, record): # rows: mode, id, first frame, last frame, what; a garment has no frame
     garment = record.get('garment') or {}
     rows = [[mode, id, *span, what] for what,spans in record.get('doubts', {}).items() for span in spans]
     return [[mode, id, '', '', f'garment: {d}'] for d in garment.get('doubts', ())] + sorted(rows)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #6afa3bca
+# %% ../../nbs/prepare/27_dataset.ipynb #efe45b5d
 @patch
 def list_doubts(self:Preparation) -> list[list]: # mode, id, first frame, last frame, what
     "All that is doubtful in the set; it is written to `doubtful_frames.csv`"
     rows = []
-    for id,mode in recorded_ids(self.root).items(): rows += _doubts_of(mode, id, read_record(self.root, mode, id))
-    with replacing(self.root/'doubtful_frames.csv') as tmp, open(tmp, 'w', newline='', encoding='utf8') as f:
+    for id,mode in recorded_ids(self.root).items():
+        rows += _doubts_of(mode, id, read_record(self.root, mode, id))
+    path = self.root/'doubtful_frames.csv'
+    with replacing(path) as tmp, open(tmp, 'w', newline='', encoding='utf8') as f:
         head = 'mode', 'video', 'first frame', 'last frame', 'doubt'
         csv.writer(f, lineterminator='\n').writerows([head, *rows])
     return rows
 
-# %% ../../nbs/prepare/27_dataset.ipynb #dd24722b
+# %% ../../nbs/prepare/27_dataset.ipynb #d34afbdf
 def doubt_line(
     row:list, # of `list_doubts`
 ) -> str: # one line
@@ -600,7 +636,7 @@ def doubt_line(
     if first == '': return f'{mode} {id}: {what}'
     return f'{mode} {id}: frame {first}{f" to {last}"*(last > first)}: {what}'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #77a2169a
+# %% ../../nbs/prepare/27_dataset.ipynb #c167b883
 def prepare(
     videos:Iterable[str|Path], # raw videos, photos, folders of frames, folders of videos
     out_dir:str|Path, # data set in VVT layout to make, or to add to
@@ -619,13 +655,13 @@ def prepare(
         except (DataError, OptionError, OSError) as e:
             if disk_is_full(e): raise
             failed[job.id] = str(e)
-        say(job_line(job, done[job.id]) if job.id in done else f'{job.id}: {failed[job.id]}')
+        say(f'{job.id}: {failed[job.id]}' if job.id in failed else job_line(job, done[job.id]))
     failed |= make.to_try_on(nobodys)
     make.list_doubts()
     if failed: raise unprepared(failed, len(jobs) + len(nobodys))
     return done
 
-# %% ../../nbs/prepare/27_dataset.ipynb #4def935d
+# %% ../../nbs/prepare/27_dataset.ipynb #e3edbfee
 def unprepared(
     failed:dict[str,str], # what could not be prepared -> why
     n:int, # of so many
