@@ -26,7 +26,7 @@ from ..models.files import for_inference, load_model
 from ..prepare.annotators import file_hash
 from ..prepare.dataset import Job, Preparation, read_record
 from ..prepare.sources import Source, find_sources, frame_rate, source_hash
-from ..tryon.compose import sees_region, unlike_annotators, unlike_training, why_unchanged
+from ..tryon.compose import sees_region, unlike_annotators, unlike_training, why_unchanged, with_prints
 from ..tryon.dress import dress, tryon_reader
 from ..tryon.methods import MethodFrames
 from ..tryon.own_size import OwnSize, place_video, read_framing
@@ -220,7 +220,7 @@ def pictures(self:Dresser,
     for i,(frame,source) in enumerate(zip(dressed, own.sources())):
         why = why_unchanged(frame)
         if why and unchanged is not None: unchanged[why] += 1
-        made = MethodFrames(i, frame, {}, None, dict(made=frame), unchanged=why)
+        made = MethodFrames(i, frame, {}, None, dict(made=with_prints(frame)), unchanged=why)
         yield source, own.picture(made, 'made', source)
 
 # %% ../../nbs/cli/86_dress.ipynb #8e0ebff6

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ways_to_keep', 'region_of', 'with_masked', 'settle_keeping', 'sees_region', 'unlike_training', 'unlike_annotators',
-           'compose', 'why_unchanged', 'persons_apart', 'nearer', 'Followed', 'of_one_person', 'fill_in']
+           'compose', 'with_prints', 'why_unchanged', 'persons_apart', 'nearer', 'Followed', 'of_one_person', 'fill_in']
 
 # %% ../../nbs/tryon/56_compose.ipynb #49a8d0dc
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import OptionError
+from ..data.formats import fill_outline
 from ..data.labels import clothes_ids, lip_ids
 from ..data.layouts import Video
 from ..data.made_by import makers_of, unlike_makers
@@ -87,6 +88,30 @@ def compose(
     "The network's picture inside the region, with a soft edge, and the frame outside it"
     if 'masked' in frame: return into_frame(picture, frame['image'], frame['masked'])
     raise OptionError('keep_person needs the region of each frame', do='Read `masked`; the data set needs parse labels')
+
+# %% ../../nbs/tryon/56_compose.ipynb #005ccdc8
+_least_white, _arms = .75, lip_ids('left-arm right-arm') # .75 of [-1, 1]: 223 of 255
+
+def _print_of(frame): # of one frame -> `(h w)`, bool: white print that the network does not show
+    cloth, mask, shown = (frame[k][0,-1] for k in ('warped_cloth', 'warped_cloth_mask', 'mask')) # (c h w) each
+    white = (cloth.amin(0) > _least_white) & (mask[0] > .5) & (shown[0] < .9)
+    within = fill_outline((shown[0] > .5).cpu().numpy())
+    if 'parse' in frame: white &= ~torch.isin(frame['parse'][0,-1,0], torch.tensor(_arms, device=white.device))
+    return white & torch.from_numpy(within).to(white.device)
+
+# %% ../../nbs/tryon/56_compose.ipynb #4466aa0f
+def with_prints(
+    frame:dict, # from `dress`, `(1 1 c h w)` each, of a network that composes its pictures by a `mask`
+) -> dict: # the frame; where there is white print, its `mask` and `result` show that
+    "Show the white print of a garment whose mask is known"
+    parts = 'image', 'masked', 'mask', 'rendered', 'warped_cloth', 'warped_cloth_mask'
+    if any(k not in frame for k in parts): return frame
+    white = _print_of(frame)
+    if not white.any(): return frame
+    soft = F.avg_pool2d(white.to(frame['mask'].dtype)[None,None], 3, 1, 1)[None] # (1 1 1 h w)
+    mask = torch.maximum(frame['mask'], soft)
+    picture = torch.lerp(frame['rendered'], frame['warped_cloth'], mask)
+    return frame | dict(mask=mask, result=into_frame(picture, frame['image'], frame['masked']))
 
 # %% ../../nbs/tryon/56_compose.ipynb #91a680a1
 _covered = .95 # share of a frame; a region that is larger is none
