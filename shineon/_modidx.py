@@ -2433,6 +2433,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'shineon.prepare.dataset._laid_over': ( 'prepare/dataset.html#_laid_over',
                                                                                  'shineon/prepare/dataset.py'),
                                          'shineon.prepare.dataset._link': ('prepare/dataset.html#_link', 'shineon/prepare/dataset.py'),
+                                         'shineon.prepare.dataset._nearer': ('prepare/dataset.html#_nearer', 'shineon/prepare/dataset.py'),
                                          'shineon.prepare.dataset._one_person': ( 'prepare/dataset.html#_one_person',
                                                                                   'shineon/prepare/dataset.py'),
                                          'shineon.prepare.dataset._skeleton': ( 'prepare/dataset.html#_skeleton',

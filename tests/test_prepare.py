@@ -141,7 +141,7 @@ def test_cut_off_in_the_middle(tmp_path):
     assert video.source is None
 
 def test_large(tmp_path):
-    write_video(tmp_path/'a.mp4', drawn_video(3, 2160, 3840, at=(.3, .5, .8)))
+    write_video(tmp_path/'a.mp4', drawn_video(2, 2160, 3840, at=(.3, .5, .8)))
     record, video = made(tmp_path, tmp_path/'a.mp4')
     assert record['raw']['height'] == 2160 and read_picture(video.frames[0].files['image']).shape == (128,96,3)
 
@@ -156,18 +156,22 @@ def test_turned_by_a_telephone(tmp_path):
     assert (record['raw']['height'], record['raw']['width']) == (320, 240)
     assert check_source(video) == (320, 240)
 
-@pytest.mark.parametrize('codec,pix,end', [('libx264', 'yuv420p10le', 'mp4'), ('png', 'rgba', 'mov'),
-                                           ('libvpx-vp9', 'yuv420p', 'webm')])
-def test_other_codings(codec, pix, end, tmp_path):
-    with av.open(str(tmp_path/f'a.{end}'), 'w') as out:
+def coded(path, frames, codec, pix):
+    "Write a video in some coding"
+    with av.open(str(path), 'w') as out:
         s = out.add_stream(codec, rate=25)
-        s.height, s.width, s.pix_fmt = 320, 240, pix
-        for f in drawn_video(4):
-            f = np.dstack([f, np.full((320,240), 255, np.uint8)]) if pix == 'rgba' else f
+        s.height, s.width, s.pix_fmt = *frames[0].shape[:2], pix
+        for f in frames:
+            f = np.dstack([f, np.full(f.shape[:2], 255, np.uint8)]) if pix == 'rgba' else f
             f = av.VideoFrame.from_ndarray(f, format='rgba' if pix == 'rgba' else 'rgb24')
             for packet in s.encode(f.reformat(format=pix)): out.mux(packet)
         for packet in s.encode(None): out.mux(packet)
-    record, video = made(tmp_path, tmp_path/f'a.{end}')
+    return path
+
+@pytest.mark.parametrize('codec,pix,end', [('libx264', 'yuv420p10le', 'mp4'), ('png', 'rgba', 'mov'),
+                                           ('libvpx-vp9', 'yuv420p', 'webm')])
+def test_other_codings(codec, pix, end, tmp_path):
+    record, video = made(tmp_path, coded(tmp_path/f'a.{end}', drawn_video(4), codec, pix))
     assert record['frames'] == 4 and video.source.suffix == f'.{end}'
 
 def test_photos_and_frames(tmp_path):
@@ -215,10 +219,15 @@ def garment_of(tmp_path, picture, name='amy-g1.png', **save):
     return record['garment'], read_picture(vvt_videos(tmp_path/'set', 'test')[0].cloth)
 
 def test_a_garment_on_a_busy_ground(tmp_path):
+    "A floor of planks: doubtful where they are alike, refused where nothing can be told from them"
     y,x = np.mgrid[:256,:192]
-    planks = ((x//9*83 + y//31*57) % 130 + 60)[...,None]*np.array([1.,.8,.6])
-    said, _ = garment_of(tmp_path, np.where((photo < 255).any(-1)[...,None], photo, planks).astype(np.uint8))
+    def on_planks(much):
+        planks = ((x//9*83 + y//31*57) % much + 190 - much)[...,None]*np.array([1.,.8,.6])
+        return np.where((photo < 255).any(-1)[...,None], photo, planks).astype(np.uint8)
+    said, _ = garment_of(tmp_path, on_planks(40))
     assert any('busy ground' in d for d in said['doubts'])
+    with pytest.raises(DataError, match='no garment is seen in this photo; a busy ground'):
+        garment_of(tmp_path, on_planks(130))
 
 def test_a_garment_cut_out_with_transparency(tmp_path):
     on = (photo < 255).any(-1)
@@ -250,8 +259,8 @@ def test_two_photos_of_one_video(tmp_path):
 
 def test_someone_who_walks(tmp_path):
     "The crop follows, its file says where, and a raw video is recognised by it"
-    write_video(tmp_path/'a.mp4', drawn_video(18, 240, 640, at=(.5, .5, .95), walk=.6))
-    record, video = made(tmp_path, tmp_path/'a.mp4')
+    walking = drawn_video(18, 240, 640, at=(.5, .5, .95), walk=.6)
+    record, video = made(tmp_path, coded(tmp_path/'a.mov', walking, 'png', 'rgb24'))
     assert record['crop']['follows']
     crops = np.loadtxt(tmp_path/'set'/'test'/'test_videos'/'a-own_crop.csv', delimiter=',', skiprows=1)
     assert len(crops) == 18 and (np.diff(crops[:,0]) > 0).all() and np.abs(np.diff(crops[:,2], 2)).max() < .01
@@ -266,8 +275,8 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
             return tracemalloc.get_traced_memory()[1]
         finally: tracemalloc.stop()
     peak(1) # drawn people are kept
-    short, long = peak(4), peak(16)
-    assert (long - short)/(12*6) < 320*240*3/4, (short, long) # far less than a frame for each frame
+    short, long = peak(3), peak(9)
+    assert (long - short)/(6*6) < 320*240*3/4, (short, long) # far less than a frame for each frame
 
 # several sets, and who is where
 

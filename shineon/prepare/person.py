@@ -7,7 +7,7 @@ __all__ = ['Located', 'PersonFrame', 'flow_to_previous', 'carried', 'LabelSmooth
            'PersonAnnotator', 'Known', 'enlarge_labels', 'find_person', 'changed_labels', 'doubts_about', 'joints_box',
            'tracks_of', 'chosen_track']
 
-# %% ../../nbs/prepare/23_person.ipynb #9a088f4a
+# %% ../../nbs/prepare/23_person.ipynb #dcf0a753
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ from ..data.labels import COCO
 from .annotators import annotator_for
 from .light import part_chart, person_mask
 
-# %% ../../nbs/prepare/23_person.ipynb #7415a68b
+# %% ../../nbs/prepare/23_person.ipynb #4ee9c44f
 @dataclass
 class Located:
     "Where the person is in a frame of any size"
@@ -36,7 +36,7 @@ class Located:
     joints:np.ndarray # `(18 3)`: x, y in pixels of the frame, confidence; zeros where not found
     others:int=0 # further people seen
 
-# %% ../../nbs/prepare/23_person.ipynb #66ed0bb2
+# %% ../../nbs/prepare/23_person.ipynb #d5b7491e
 @dataclass
 class PersonFrame:
     "A frame and what was found in it"
@@ -48,7 +48,7 @@ class PersonFrame:
     doubts:tuple[str,...]=() # names of what is doubtful, see `doubts_about`
     flow:np.ndarray|None=None # `(h w 2)`, float32, pixels: to the frame before, by `dis`; None in the first frame
 
-# %% ../../nbs/prepare/23_person.ipynb #ab6d8cbb
+# %% ../../nbs/prepare/23_person.ipynb #0d1574e6
 @lru_cache(4)
 def _flow_by(how, models, device): # the loaded annotator
     return annotator_for('flow', how).load(models, device, 1)
@@ -63,7 +63,7 @@ def flow_to_previous(
     "Optical flow from a frame to the one before"
     return _flow_by(how, models, device)([current], [previous])[0]
 
-# %% ../../nbs/prepare/23_person.ipynb #1006b156
+# %% ../../nbs/prepare/23_person.ipynb #bd4b1bd0
 @lru_cache(4)
 def _places(h, w): return np.stack(np.meshgrid(np.arange(w), np.arange(h)), -1).astype(np.float32) # (h w 2): x, y
 
@@ -75,7 +75,7 @@ def carried(
     "Something of the previous frame, moved to where it is now"
     return cv2.remap(x, flow + _places(*flow.shape[:2]), None, how, borderMode=cv2.BORDER_REPLICATE)
 
-# %% ../../nbs/prepare/23_person.ipynb #11976caa
+# %% ../../nbs/prepare/23_person.ipynb #0999306e
 class LabelSmoother:
     "Label maps in which the past has a vote"
     def __init__(self,
@@ -103,12 +103,14 @@ class LabelSmoother:
         self.scores = {k: s.astype(np.float32) for k,s in self.scores.items() if s.max() > .02}
         return winner
 
-# %% ../../nbs/prepare/23_person.ipynb #1a8fa6b8
+# %% ../../nbs/prepare/23_person.ipynb #cdc7ca0d
 def smooth_joints(
     window:np.ndarray, # `(n 18 3)`: joints of some frames in a row
     i:int, # number of the frame in the window
 ) -> np.ndarray: # `(18 3)`, float32
     "Joints of one frame, as its neighbours see them"
+    reach = min(i, len(window) - 1 - i) # as many before as after: else who walks would be held back at the ends
+    window, i = window[i-reach:i+reach+1], reach
     found, count = window[...,2] > 0, (window[...,2] > 0).sum(0) # (n 18), (18,)
     ordered = np.sort(np.where(found[...,None], window[...,:2], np.inf), 0) # those found come first
     pick = lambda k: np.take_along_axis(ordered, np.maximum(k, 0)[None,:,None].repeat(2, -1), 0)[0] # (18 2)
@@ -118,7 +120,7 @@ def smooth_joints(
     sure = np.where(found[i], window[i,:,2], np.where(found, window[...,2], 1).min(0))
     return np.where(kept[:,None], np.column_stack([medians, sure]), 0).astype(np.float32)
 
-# %% ../../nbs/prepare/23_person.ipynb #cfcb1aae
+# %% ../../nbs/prepare/23_person.ipynb #c33ae6c9
 class FolderAnnotator:
     "Annotations that lie in a folder, a file a frame"
     def __init__(self,
@@ -144,7 +146,7 @@ class FolderAnnotator:
         size = picture.shape[:2]
         return self.file.load(self.paths[i], placement or ResizeCrop(size, *size))
 
-# %% ../../nbs/prepare/23_person.ipynb #e1fd2056
+# %% ../../nbs/prepare/23_person.ipynb #ba44006f
 _nearest = cv2.INTER_NEAREST
 _kinds = dict(pose='keypoints', parse='parse', densepose='densepose') # kind of annotator -> kind of file
 
@@ -168,7 +170,7 @@ class PersonAnnotator:
         for kind,name in self.by.items(): self._check(kind, name)
         self.loaded = {}
 
-# %% ../../nbs/prepare/23_person.ipynb #22b7a22b
+# %% ../../nbs/prepare/23_person.ipynb #47d63835
 @patch
 def _check(self:PersonAnnotator, kind, name): # `OptionError` for what is neither an annotator nor a folder
     if self._is_folder(name): return
@@ -178,20 +180,20 @@ def _check(self:PersonAnnotator, kind, name): # `OptionError` for what is neithe
 @patch
 def _is_folder(self:PersonAnnotator, name): return os.path.isdir(name)
 
-# %% ../../nbs/prepare/23_person.ipynb #5c9da465
+# %% ../../nbs/prepare/23_person.ipynb #06a0215c
 @patch(as_prop=True)
 def names(self:PersonAnnotator) -> list[str]: # `check_models(names, models)` gets their files
     "Names of the annotators at work, folders left out"
     return [n for n in self.by.values() if not self._is_folder(n)]
 
-# %% ../../nbs/prepare/23_person.ipynb #b9572e3d
+# %% ../../nbs/prepare/23_person.ipynb #86e735fa
 @patch(as_prop=True)
 def made_by(self:PersonAnnotator) -> dict[str,str]: # keypoints, parse, densepose -> name; of a folder its name
     "Who makes what, for the record of a data set"
     said = {k: f'files of {Path(n).name}' if self._is_folder(n) else n for k,n in self.by.items()}
     return {_kinds[k]: v for k,v in said.items()}
 
-# %% ../../nbs/prepare/23_person.ipynb #ae403ee0
+# %% ../../nbs/prepare/23_person.ipynb #1255362f
 @patch
 def _model(self:PersonAnnotator, kind): # loaded once
     if kind not in self.loaded:
@@ -206,7 +208,7 @@ def _look(self:PersonAnnotator, kind, numbers, pictures, placements): # results 
     if not isinstance(model, FolderAnnotator): return model(pictures)
     return [model.read(*of) for of in zip(numbers, pictures, placements)]
 
-# %% ../../nbs/prepare/23_person.ipynb #1fdda4c9
+# %% ../../nbs/prepare/23_person.ipynb #3e313d78
 def _batches(items, n): # lists of n
     items = iter(items)
     while batch := list(islice(items, n)): yield batch
@@ -227,7 +229,7 @@ def _looked(self:PersonAnnotator, frames, placements): # picture, placement, kin
     finally:
         for pool in pools.values(): pool.shutdown(cancel_futures=True)
 
-# %% ../../nbs/prepare/23_person.ipynb #572704c2
+# %% ../../nbs/prepare/23_person.ipynb #b37d4bac
 def _windows(items, reach): # for each item: it and up to `reach` before and after; its number among them
     none = object()
     window = deque([none]*reach, maxlen=2*reach + 1)
@@ -237,7 +239,7 @@ def _windows(items, reach): # for each item: it and up to `reach` before and aft
         before = sum(o is not none for o in islice(window, reach))
         yield [o for o in window if o is not none], before
 
-# %% ../../nbs/prepare/23_person.ipynb #b8243a3b
+# %% ../../nbs/prepare/23_person.ipynb #50dced5c
 @dataclass
 class Known:
     "What is known of a frame while its annotations are made"
@@ -247,7 +249,7 @@ class Known:
     person:np.ndarray|None=None # `(h w)`, float32 in [0, 1]
     parts:np.ndarray|None=None # `(h w)`, uint8: DensePose parts
 
-# %% ../../nbs/prepare/23_person.ipynb #93a5845b
+# %% ../../nbs/prepare/23_person.ipynb #a72b775c
 def _resized(x, size, how=cv2.INTER_LINEAR): # (h w [c]) -> of another size
     if x.shape[:2] == tuple(size): return x
     smaller = size[0] < x.shape[0] and how == cv2.INTER_LINEAR
@@ -259,7 +261,7 @@ def _moved_joints(joints, old, new): # of a picture of size `old` -> of size `ne
     out[:,:2] = ((joints[:,:2] + .5)*scale - .5)*(joints[:,2:] > 0)
     return out
 
-# %% ../../nbs/prepare/23_person.ipynb #d5a75840
+# %% ../../nbs/prepare/23_person.ipynb #a5b64298
 def enlarge_labels(
     labels:np.ndarray, # `(h w)`, uint8
     size:tuple[int,int], # height and width wanted
@@ -273,7 +275,7 @@ def enlarge_labels(
         best[higher], out[higher] = mask[higher], k
     return out
 
-# %% ../../nbs/prepare/23_person.ipynb #25d49c00
+# %% ../../nbs/prepare/23_person.ipynb #33528701
 def find_person(
     known:Known, # of this frame: `image`, `joints`
     parse, # result of the parse annotator
@@ -287,7 +289,7 @@ def find_person(
     ends = densepose.ends(size) if hasattr(densepose, 'ends') else 1.
     return person_mask(parse.there(size, ends), coarse, known.joints)
 
-# %% ../../nbs/prepare/23_person.ipynb #dddd44e1
+# %% ../../nbs/prepare/23_person.ipynb #ba1b6c55
 def _finished(result, known): # of an annotator -> array at the size of the picture
     if hasattr(result, 'finish'): return result.finish(known)
     return _resized(np.asarray(result), known.image.shape[:2], _nearest)
@@ -296,7 +298,7 @@ def _work_size(size, parse): # at which labels are made: more pixels than the sm
     if not hasattr(parse, 'finish') or size[0] <= 320: return size
     return 256, round(256*size[1]/size[0])
 
-# %% ../../nbs/prepare/23_person.ipynb #40e68b4f
+# %% ../../nbs/prepare/23_person.ipynb #0909b7b2
 def changed_labels(
     now:np.ndarray, # `(h w)`, uint8
     before:np.ndarray, # labels of the previous frame
@@ -307,7 +309,7 @@ def changed_labels(
     either = (now > 0) | (moved > 0)
     return float((now != moved)[either].mean()) if either.any() else 0.
 
-# %% ../../nbs/prepare/23_person.ipynb #5def084b
+# %% ../../nbs/prepare/23_person.ipynb #75e5d74a
 class _Video: # what is kept from frame to frame of a video
     def __init__(self, smooth):
         self.memory, self.before, self.parse, self.areas = {}, None, None, deque(maxlen=51)
@@ -329,7 +331,7 @@ class _Video: # what is kept from frame to frame of a video
         self.before, self.parse = known.image, parse
         return said
 
-# %% ../../nbs/prepare/23_person.ipynb #0fec3981
+# %% ../../nbs/prepare/23_person.ipynb #9eb911ee
 _trunk = [COCO[f'{side}-{j}'] for j in ('shoulder','hip') for side in ('left','right')]
 
 def doubts_about(
@@ -349,7 +351,7 @@ def doubts_about(
             'parse flickers': changed > .15, 'several people': beside > .25}
     return tuple(name for name,true in told.items() if true)
 
-# %% ../../nbs/prepare/23_person.ipynb #e5aef6a3
+# %% ../../nbs/prepare/23_person.ipynb #16ecb8b2
 @patch
 def annotate(self:PersonAnnotator,
     frames:Iterable[np.ndarray], # `(h w 3)` each, uint8: cropped round the person, all of one size
@@ -365,7 +367,7 @@ def annotate(self:PersonAnnotator,
         joints = smooth_joints(np.stack(raw), i)
         yield self._frame(video, picture, tuple(size or picture.shape[:2]), joints, raw[i], seen)
 
-# %% ../../nbs/prepare/23_person.ipynb #e3b11c4b
+# %% ../../nbs/prepare/23_person.ipynb #5272957a
 @patch
 def _frame(self:PersonAnnotator, video, picture, size, joints, raw, seen): # -> PersonFrame
     old, small = picture.shape[:2], _work_size(size, seen['parse'])
@@ -383,7 +385,7 @@ def _frame(self:PersonAnnotator, video, picture, size, joints, raw, seen): # -> 
     return PersonFrame(_resized(picture, size), enlarge_labels(parse, size), joints, _resized(iuv, size, _nearest),
                        _resized(known.person, size), doubts, flow)
 
-# %% ../../nbs/prepare/23_person.ipynb #a981468c
+# %% ../../nbs/prepare/23_person.ipynb #daa5b1d5
 def joints_box(
     joints:np.ndarray, # `(18 3)`
 ) -> np.ndarray|None: # left, top, right, bottom; None without joints
@@ -394,7 +396,7 @@ def joints_box(
     long = max(y1 - y0, x1 - x0)
     return np.array([x0 - .08*long, y0 - .1*long, x1 + .08*long, y1 + .06*long])
 
-# %% ../../nbs/prepare/23_person.ipynb #5b473e28
+# %% ../../nbs/prepare/23_person.ipynb #d6bde34f
 def tracks_of(
     boxes:list[list[np.ndarray]], # of each frame: a box for each person
 ) -> list[dict[int,int]]: # of each person: number of the frame -> number of the box in it
@@ -416,7 +418,7 @@ def _apart(a, b): # distance of two boxes' middles, in heights of the larger, an
     heights = a[3] - a[1], b[3] - b[1]
     return middles/max(*heights, 1e-6) + .3*(1 - min(heights)/max(*heights, 1e-6))
 
-# %% ../../nbs/prepare/23_person.ipynb #1ecf5874
+# %% ../../nbs/prepare/23_person.ipynb #e937f0e8
 def chosen_track(
     tracks:list[dict], # from `tracks_of`
     boxes:list[list[np.ndarray]], # of each frame
@@ -435,7 +437,7 @@ def chosen_track(
         return ((b[:,3] - b[:,1])*central).sum()
     return max(tracks, key=weight, default={})
 
-# %% ../../nbs/prepare/23_person.ipynb #702b827a
+# %% ../../nbs/prepare/23_person.ipynb #c9a5a6e7
 @patch
 def locate(self:PersonAnnotator,
     frames:list[np.ndarray], # `(h w 3)` each, uint8, of any size; every k-th frame of a video, in order
@@ -454,7 +456,7 @@ def locate(self:PersonAnnotator,
         found.append(Located(None if box is None else tuple(box.tolist()), joints, len(people[i]) - (i in track)))
     return found
 
-# %% ../../nbs/prepare/23_person.ipynb #235634c0
+# %% ../../nbs/prepare/23_person.ipynb #e2780aa1
 @patch
 def _everybody(self:PersonAnnotator, frames): # of each frame: joints of each person, at least two joints each
     model = self._model('pose')
