@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import OptionError
-from ..data.formats import fill_outline
 from ..data.labels import clothes_ids, lip_ids
 from ..data.layouts import Video
 from ..data.made_by import makers_of, unlike_makers
+from ..data.represent import isin
 from ..models.files import read_checkpoint
 from ..models.layers import into_frame
 
@@ -95,9 +95,10 @@ _least_white, _arms = .75, lip_ids('left-arm right-arm') # .75 of [-1, 1]: 223 o
 def _print_of(frame): # of one frame -> `(h w)`, bool: white print that the network does not show
     cloth, mask, shown = (frame[k][0,-1] for k in ('warped_cloth', 'warped_cloth_mask', 'mask')) # (c h w) each
     white = (cloth.amin(0) > _least_white) & (mask[0] > .5) & (shown[0] < .9)
-    within = fill_outline((shown[0] > .5).cpu().numpy())
-    if 'parse' in frame: white &= ~torch.isin(frame['parse'][0,-1,0], torch.tensor(_arms, device=white.device))
-    return white & torch.from_numpy(within).to(white.device)
+    sure = (shown[0] > .5).float()
+    above, below = sure.cummax(0).values, sure.flip(0).cummax(0).values.flip(0)
+    if 'parse' in frame: white &= isin(frame['parse'][0,-1,0], _arms) == 0
+    return white & (above > 0) & (below > 0)
 
 # %% ../../nbs/tryon/56_compose.ipynb #4466aa0f
 def with_prints(
