@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Crops', 'steady_crops']
 
-# %% ../../nbs/prepare/25_crop.ipynb #22d80ffc
+# %% ../../nbs/prepare/25_crop.ipynb #d490994c
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..data.frame_files import ResizeCrop
 from ..data.framing import frame_person, neck_and_hips
 from .person import Located
 
-# %% ../../nbs/prepare/25_crop.ipynb #1a0738ef
+# %% ../../nbs/prepare/25_crop.ipynb #e48ad1a4
 class Crops:
     "How each frame of a video is cut: a sequence of placements"
     def __init__(self,
@@ -31,7 +31,7 @@ class Crops:
 
     def __len__(self): return len(self.numbers)
 
-# %% ../../nbs/prepare/25_crop.ipynb #4ffc2605
+# %% ../../nbs/prepare/25_crop.ipynb #b8e2315e
 @patch
 def __getitem__(self:Crops,
     i:int, # number of the frame
@@ -41,7 +41,7 @@ def __getitem__(self:Crops,
     x,y,scale = self.numbers[i].tolist()
     return ResizeCrop(self.size, *self.out, scale, at=(y, x))
 
-# %% ../../nbs/prepare/25_crop.ipynb #61e97a1b
+# %% ../../nbs/prepare/25_crop.ipynb #51f7ae12
 @patch
 def times(self:Crops,
     k:float, # as many times as large
@@ -50,7 +50,7 @@ def times(self:Crops,
     out = tuple(round(n*k) for n in self.out)
     return Crops(self.numbers*k, self.size, out, self.follows, self.said)
 
-# %% ../../nbs/prepare/25_crop.ipynb #276ce2a9
+# %% ../../nbs/prepare/25_crop.ipynb #07a5148a
 @patch
 def write(self:Crops,
     path:str|Path, # CSV file
@@ -59,19 +59,19 @@ def write(self:Crops,
     lines = ['x,y,scale', *(f'{x:.6f},{y:.6f},{scale:.6f}' for x,y,scale in self.numbers)]
     with replacing(path) as tmp: tmp.write_text('\n'.join(lines) + '\n')
 
-# %% ../../nbs/prepare/25_crop.ipynb #8aec9421
+# %% ../../nbs/prepare/25_crop.ipynb #be090da6
 def _of_boxes(boxes): # `(m 4)` -> neck and middle of the hips as they usually lie in the box of a person, `(m 2 2)`
     x = boxes[:,[0,2]].mean(1)
     top, height = boxes[:,1], boxes[:,3] - boxes[:,1]
     return np.stack([np.stack([x, top + share*height], 1) for share in (.18, .5)], 1)
 
-# %% ../../nbs/prepare/25_crop.ipynb #1cf4ccec
+# %% ../../nbs/prepare/25_crop.ipynb #37bef58c
 def _points(found): # of those that were located -> neck and middle of the hips, `(m 2 2)`; NaN where not found
     points = neck_and_hips(np.stack([l.joints for l in found]))
     seen = ~np.isnan(points).any((1,2))
     return points if seen.mean() >= .5 else _of_boxes(np.array([l.box for l in found], np.float64))
 
-# %% ../../nbs/prepare/25_crop.ipynb #446e2564
+# %% ../../nbs/prepare/25_crop.ipynb #cbcb46c8
 _most = 90 # percent of the frames in which a person is to be within the crop
 
 def _reach(boxes, points): # `(m 4)`, `(m 2 2)` -> how far to the sides, up and down, in lengths of the torso
@@ -82,13 +82,13 @@ def _reach(boxes, points): # `(m 4)`, `(m 2 2)` -> how far to the sides, up and 
     sides = np.concatenate([before[:,0], after[:,0]])
     return [float(np.percentile(x, _most)) for x in (sides, before[:,1], after[:,1])]
 
-# %% ../../nbs/prepare/25_crop.ipynb #a83bd948
+# %% ../../nbs/prepare/25_crop.ipynb #db5ec1b6
 _margin = .03 # room round the person, as a share of its size
 
 def _inside(start, size, whole): # of a crop along an axis -> moved inside, or to the middle of a smaller frame
     return min(max(start, 0), whole - size) if size <= whole else (whole - size)/2
 
-# %% ../../nbs/prepare/25_crop.ipynb #6ef6aa41
+# %% ../../nbs/prepare/25_crop.ipynb #568b08a3
 def _around(boxes, size, out): # `(m 4)` -> x, y, scale of one crop round all of them
     (x0,y0), (x1,y1) = np.percentile(boxes[:,:2], 100 - _most, 0), np.percentile(boxes[:,2:], _most, 0)
     (h,w), grown = size, 1 + 2*_margin
@@ -99,21 +99,21 @@ def _around(boxes, size, out): # `(m 4)` -> x, y, scale of one crop round all of
     x,y = _inside((x0 + x1 - width)/2, width, w), _inside((y0 + y1 - height)/2, height, h)
     return np.array([x*scale, y*scale, scale])
 
-# %% ../../nbs/prepare/25_crop.ipynb #fa65c29a
+# %% ../../nbs/prepare/25_crop.ipynb #d0378ee2
 def _framing(reach, out): # of `_reach` -> place of neck and hips in the cut frame, in shares
     (sides, up, down), (height,width) = reach, out
     length = 1/max(2*sides*(1 + 2*_margin)/width, (up + down)*(1 + 2*_margin)/height) # of the torso, pixels
     middle = height/2 + (up - down)/2*length
     return dict(neck=[.5, (middle - length/2)/height], hips=[.5, (middle + length/2)/height])
 
-# %% ../../nbs/prepare/25_crop.ipynb #d6a040c9
+# %% ../../nbs/prepare/25_crop.ipynb #30f5dded
 def _as_joints(points): # `(m 2 2)` -> joints `(m 18 3)`: neck and hips, the others not found
     joints = np.zeros((len(points), 18, 3))
     joints[:,[1,8,11],:2] = points[:,[0,1,1]]
     joints[:,[1,8,11],2] = ~np.isnan(points).any((1,2))[:,None]
     return np.nan_to_num(joints)
 
-# %% ../../nbs/prepare/25_crop.ipynb #b4fa7543
+# %% ../../nbs/prepare/25_crop.ipynb #cc21d903
 def _following(located, reach, size, out): # those of all frames that were looked at -> x, y, scale of each `(m 3)`
     found = [l for l in located if l.box is not None]
     points = np.full((len(located), 2, 2), np.nan)
@@ -124,17 +124,22 @@ def _following(located, reach, size, out): # those of all frames that were looke
         numbers[:,k] = [_inside(v, out[1-k], size[1-k]*s) for v,s in numbers[:,[k,2]]]
     return numbers, said
 
-# %% ../../nbs/prepare/25_crop.ipynb #3211c011
-_room = 1.25 # times as large as the crop that follows: so large may one crop for all be
+# %% ../../nbs/prepare/25_crop.ipynb #96500fa5
+_room = 1.25 # times as large as the person's own crop: so large may one crop for all be
 
+def _typical_scale(boxes, out): # `(m 4)` -> scale at which the person alone fills the cut frame
+    w,h = np.percentile(boxes[:,2:] - boxes[:,:2], 75, 0)*(1 + 2*_margin)
+    return 1/max(w/out[1], h/out[0])
+
+# %% ../../nbs/prepare/25_crop.ipynb #94954ae9
 def _doubts(located, numbers, said): # -> sentences
     lost = sum(l.box is None for l in located)
     if lost: yield f'nobody was found in {lost} of {len(located)} frames that were looked at'
     if np.median(numbers[:,2]) > 2: yield f'the person is small: enlarged {np.median(numbers[:,2]):.1f} times'
     if said.get('limited'): yield f'the crop reached its limit in {said["limited"]} of {len(located)} frames'
-    if any(l.others for l in located): yield 'several people: one is followed (see --person)'
+    if np.mean([l.others > 0 for l in located]) > .2: yield 'several people: one is followed (see --person)'
 
-# %% ../../nbs/prepare/25_crop.ipynb #7f13d2de
+# %% ../../nbs/prepare/25_crop.ipynb #d78b0024
 def steady_crops(
     located:list[Located], # of every so many frames, from the first one on
     n:int, # frames of the video
@@ -147,9 +152,9 @@ def steady_crops(
     if not found: raise DataError('no person was found in this video')
     boxes = np.array([l.box for l in found], np.float64)
     fixed = _around(boxes, size, out)
-    numbers, said = _following(located, _reach(boxes, _points(found)), size, out)
-    if np.median(numbers[:,2]) <= _room*fixed[2]:
+    if _typical_scale(boxes, out) <= _room*fixed[2]:
         return Crops(np.tile(fixed, (n, 1)), size, out, False, tuple(_doubts(located, fixed[None], {})))
+    numbers, said = _following(located, _reach(boxes, _points(found)), size, out)
     at = np.arange(len(located))*every
     between = np.stack([np.interp(np.arange(n), at, x) for x in numbers.T], 1)
     return Crops(between, size, out, True, tuple(_doubts(located, numbers, said)))

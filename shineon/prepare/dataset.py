@@ -7,7 +7,7 @@ __all__ = ['frame_path', 'write_annotations', 'annotation_row', 'Survey', 'surve
            'recorded_ids', 'Job', 'plan_jobs', 'Noted', 'without_strays', 'Preparation', 'garment_path', 'tryon_path',
            'disk_is_full', 'job_line', 'doubt_line', 'prepare', 'unprepared']
 
-# %% ../../nbs/prepare/27_dataset.ipynb #06785ec9
+# %% ../../nbs/prepare/27_dataset.ipynb #e337fd95
 import csv, errno, json, os, shutil, time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -38,7 +38,7 @@ from .person import (FolderAnnotator, Located, PersonAnnotator, PersonFrame, cho
 from .sources import (Source, find_photos, find_sources, frame_rate, pair_garments, person_of,
                                      plain_name, raw_frames, source_hash, split_persons)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #e9cdb769
+# %% ../../nbs/prepare/27_dataset.ipynb #cd29efc6
 _suffixes = dict(image='.png', parse='.png', densepose='.png', keypoints='.json', flow='.flo')
 
 def frame_path(
@@ -52,7 +52,7 @@ def frame_path(
     folder, (end,*_) = vvt_place(kind, datamode)
     return mode/folder/id/f'{id}_frame_{i:03d}{end}{_suffixes[kind]}'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #4cf3ef26
+# %% ../../nbs/prepare/27_dataset.ipynb #ddf03aad
 def write_annotations(
     frame:PersonFrame, # with its picture
     flow:np.ndarray|None, # `(h w 2)`, pixels, to the frame before
@@ -65,12 +65,12 @@ def write_annotations(
     paths['keypoints'].write_text(json.dumps(dict(version=1., people=people)))
     if flow is not None: paths['flow'].write_bytes(flo_bytes(flow))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #9a8d234b
+# %% ../../nbs/prepare/27_dataset.ipynb #458f607c
 def _laid_over(image, labels, colours): # `(h w 3)`, `(h w)` -> labels in colours over a pale picture
     mixed = (.35*image + .65*colours[labels]).astype(np.uint8)
     return np.where(labels[...,None] > 0, mixed, image//2 + 110)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #b09fda29
+# %% ../../nbs/prepare/27_dataset.ipynb #8f18b676
 def _skeleton(image, joints): # `(h w 3)`, `(18 3)` -> bones and joints over the picture
     pic = Image.fromarray(image//2 + 110)
     draw, colours = ImageDraw.Draw(pic), palette(len(coco_limbs) + 1)[1:]
@@ -80,7 +80,7 @@ def _skeleton(image, joints): # `(h w 3)`, `(18 3)` -> bones and joints over the
         if c > 0: draw.ellipse([x-2, y-2, x+2, y+2], (20,20,20))
     return np.array(pic)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #bcf33869
+# %% ../../nbs/prepare/27_dataset.ipynb #66804c71
 _columns = 'frame', 'parse', 'joints', 'body parts', 'U and V', 'flow', 'person'
 
 def annotation_row(
@@ -95,7 +95,7 @@ def annotation_row(
     return [image, _laid_over(image, frame.parse, palette(20)), _skeleton(image, frame.joints),
             _laid_over(image, iuv[...,0], palette(25)), parts, moved, person]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #9aed077f
+# %% ../../nbs/prepare/27_dataset.ipynb #effe0f11
 @dataclass
 class Survey:
     "What is known of a video before its frames are annotated"
@@ -105,7 +105,7 @@ class Survey:
     located:list[Located] # where the person is in those that were looked at
     broken:str='' # why there are no more frames; empty: the video is whole
 
-# %% ../../nbs/prepare/27_dataset.ipynb #96c94cfe
+# %% ../../nbs/prepare/27_dataset.ipynb #c60c1e9a
 def _as_far_as_it_goes(frames, broken): # frames; where they break off, why is added to a list
     n = 0
     try:
@@ -114,7 +114,7 @@ def _as_far_as_it_goes(frames, broken): # frames; where they break off, why is a
         if not n: raise
         broken.append(str(e))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #810d94ae
+# %% ../../nbs/prepare/27_dataset.ipynb #5119420a
 _most_side, _batch = 832, 8 # pixels of a picture in which somebody is located; pictures at a time
 
 def _smaller(pictures): # -> pictures in which somebody is located; how much smaller they are
@@ -122,24 +122,35 @@ def _smaller(pictures): # -> pictures in which somebody is located; how much sma
     k = min(1, _most_side/max(pictures[0].shape[:2]))
     return [cv2.resize(p, None, fx=k, fy=k, interpolation=cv2.INTER_AREA) for p in pictures] if k < 1 else pictures, k
 
-# %% ../../nbs/prepare/27_dataset.ipynb #0b36ce9f
+# %% ../../nbs/prepare/27_dataset.ipynb #d56778bd
 def _nearer(joints, again): # of a person; as they are found in a square round them -> the latter, if both are one's
     box, other = joints_box(joints), joints_box(again)
     if other is None: return joints
     apart = np.hypot(*(box[:2] + box[2:] - other[:2] - other[2:])/2)
     return again if apart < .25*(box[3] - box[1]) else joints
 
-# %% ../../nbs/prepare/27_dataset.ipynb #d7d3eee0
+# %% ../../nbs/prepare/27_dataset.ipynb #39b5b12f
+def _with_largest(people, whole): # joints of each person; of the one found in the whole frame -> joints of each person
+    box = joints_box(whole)
+    if box is None: return people
+    def is_part(j): # of the same person, and no more of them
+        (x0,y0,x1,y1), (a,b) = joints_box(j), np.split(box, 2)
+        middle = np.array([x0 + x1, y0 + y1])/2
+        return (middle > a).all() and (middle < b).all() and y1 - y0 < 1.1*(box[3] - box[1])
+    others = [j for j in people if not is_part(j)]
+    return others if len(others) == len(people) > 0 else [whole, *others]
+
+# %% ../../nbs/prepare/27_dataset.ipynb #5b1168b3
 def _everybody(annotator, numbers, pictures): # of frames -> of each: joints `(18 3)` of everybody in it
     model = annotator._model('pose')
     if isinstance(model, FolderAnnotator): return [[model.read(i, p, None)] for i,p in zip(numbers, pictures)]
     small, k = _smaller(pictures)
     def again(frame, j): return _nearer(j, annotator._joints_again(frame, [j], joints_box(j)))
-    found = zip(small, annotator._everybody(small))
-    people = [[again(f, j) for j in of] if of else model([f]) for f,of in found] # else whoever fills the frame
+    everybody = [[again(f, j) for j in of] for f,of in zip(small, annotator._everybody(small))]
+    people = [_with_largest(of, model([f])[0]) for f,of in zip(small, everybody)]
     return [[j/np.float32([k, k, 1]) for j in of if joints_box(j) is not None] for of in people]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #b567222b
+# %% ../../nbs/prepare/27_dataset.ipynb #8a0b3eaa
 def _one_person(people, width, person): # joints of everybody in each frame -> `Located` of one person
     boxes = [[joints_box(j) for j in of] for of in people]
     track = chosen_track(tracks_of(boxes), boxes, width, person)
@@ -148,7 +159,7 @@ def _one_person(people, width, person): # joints of everybody in each frame -> `
         return Located(tuple(boxes[i][track[i]].tolist()), of[track[i]], len(of) - 1)
     return [located(i, of) for i,of in enumerate(people)]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a5884cd8
+# %% ../../nbs/prepare/27_dataset.ipynb #a178700d
 def survey_video(
     source:Source, # a video
     annotator:PersonAnnotator, # locates the person
@@ -164,7 +175,7 @@ def survey_video(
     if some: people += _everybody(annotator, some, list(some.values()))
     return Survey(n, every, size, _one_person(people, size[1], annotator.person), *broken)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #f0bcc2ae
+# %% ../../nbs/prepare/27_dataset.ipynb #376aee92
 def record_path(
     root:str|Path, # folder of a data set
     datamode:str, # train or test
@@ -173,7 +184,7 @@ def record_path(
     "Where the record of a prepared video is"
     return Path(root)/datamode/'made_by'/f'{id}.yaml'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #96ae6ff5
+# %% ../../nbs/prepare/27_dataset.ipynb #475232f3
 def read_record(
     root:str|Path, # folder of a data set
     datamode:str, # train or test
@@ -184,11 +195,11 @@ def read_record(
     except (DataError, yaml.YAMLError): said = None
     return said if isinstance(said, dict) else {}
 
-# %% ../../nbs/prepare/27_dataset.ipynb #ff35fe3c
+# %% ../../nbs/prepare/27_dataset.ipynb #78edf392
 def _write_record(path, values):
     with replacing(path) as tmp: tmp.write_text(yaml_text(values), encoding='utf8')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #cd52dc01
+# %% ../../nbs/prepare/27_dataset.ipynb #85c5ce02
 def recorded_ids(
     root:str|Path, # folder of a data set
 ) -> dict[str,str]: # id -> train or test
@@ -196,7 +207,7 @@ def recorded_ids(
     files = ((mode, p) for mode in ('train', 'test') for p in sorted((Path(root)/mode/'made_by').glob('*.yaml')))
     return {p.stem: mode for mode,p in files}
 
-# %% ../../nbs/prepare/27_dataset.ipynb #b59495fc
+# %% ../../nbs/prepare/27_dataset.ipynb #bf58bb41
 @dataclass(frozen=True)
 class Job:
     "A video to prepare"
@@ -208,7 +219,7 @@ class Job:
     @property
     def id(self): return self.source.id
 
-# %% ../../nbs/prepare/27_dataset.ipynb #1176f8db
+# %% ../../nbs/prepare/27_dataset.ipynb #098733c7
 def plan_jobs(
     out_dir:str|Path, # data set to make, or to add to
     videos:Iterable[str|Path], # raw videos, photos, folders
@@ -227,7 +238,7 @@ def plan_jobs(
     jobs = [Job(s, modes[s.id], pairs.get(s.id), faults.get(s.id, '')) for s in sources]
     return jobs, [p for p in nobodys if p in given]
 
-# %% ../../nbs/prepare/27_dataset.ipynb #45ba0928
+# %% ../../nbs/prepare/27_dataset.ipynb #adccc855
 _shown = 8 # frames of a sheet
 
 @dataclass
@@ -239,7 +250,7 @@ class Noted:
     best:PersonFrame|None=None # the frame that shows an upper garment most from the front
     score:float=-1. # how much it does
 
-# %% ../../nbs/prepare/27_dataset.ipynb #9fb77cba
+# %% ../../nbs/prepare/27_dataset.ipynb #fd87e1fe
 @patch
 def add(self:Noted,
     i:int, # number of the frame
@@ -254,7 +265,7 @@ def add(self:Noted,
     score = (frontal(frame.joints) + .01)*min(worn, .05)/(1 + len(frame.doubts))
     if score > self.score: self.best, self.score = frame, score
 
-# %% ../../nbs/prepare/27_dataset.ipynb #4f383104
+# %% ../../nbs/prepare/27_dataset.ipynb #fe4bce36
 def _spans(numbers): # such as [1, 2, 3, 7] -> [[1, 3], [7, 7]]
     found = []
     for i in numbers:
@@ -262,7 +273,7 @@ def _spans(numbers): # such as [1, 2, 3, 7] -> [[1, 3], [7, 7]]
         else: found.append([i, i])
     return found
 
-# %% ../../nbs/prepare/27_dataset.ipynb #57518bef
+# %% ../../nbs/prepare/27_dataset.ipynb #8be4fcfd
 def without_strays(
     frame:PersonFrame, # with joints and parse
 ) -> PersonFrame: # without joints, where most of them lie beside the parsed person
@@ -271,7 +282,7 @@ def without_strays(
     if on >= found/2: return frame
     return replace(frame, joints=frame.joints*0, doubts=(*frame.doubts, 'joints beside the person'))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #ddaecd2a
+# %% ../../nbs/prepare/27_dataset.ipynb #4a6b9c66
 def _check_root(root): # `OptionError` for what cannot be, or become, a data set
     do = 'Name a new folder, or a data set in VVT layout, after the videos'
     if root.exists() and not root.is_dir(): raise OptionError('this is no folder', root, do)
@@ -280,7 +291,7 @@ def _check_root(root): # `OptionError` for what cannot be, or become, a data set
         raise OptionError('this folder holds something else than a data set', root, do)
     check_writable(root, 'folder')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #449dc755
+# %% ../../nbs/prepare/27_dataset.ipynb #16ab061b
 class Preparation:
     "Prepares one video after another for a data set"
     def __init__(self,
@@ -313,19 +324,19 @@ class Preparation:
         self.models = check_models([*self.annotator.names, flow, cut_out], models)
         self.settings = who | dict(height=height, width=width, flow=flow, cut_out=cut_out)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #7f5f8190
+# %% ../../nbs/prepare/27_dataset.ipynb #8b12d903
 @patch(as_prop=True)
 def scale(self:Preparation): # how much larger frames are while they are annotated
     return 2 if self.size[0] < 384 else 1
 
-# %% ../../nbs/prepare/27_dataset.ipynb #d39aae03
+# %% ../../nbs/prepare/27_dataset.ipynb #faff9eba
 @patch
 def _wanted(self:Preparation, job): # what the files of a video depend on
     source = dict(name=job.source.path.name, sha256=source_hash(job.source))
     photo = dict(name=job.photo.name, sha256=file_hash(job.photo)) if job.photo else {}
     return dict(settings=self.settings, models=self.models, source=source, photo=photo)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #87bb58cc
+# %% ../../nbs/prepare/27_dataset.ipynb #e6af6478
 @patch
 def _is_whole(self:Preparation, job, record): # are all files of a video there, and whole?
     kinds = [(kind, i) for kind in _suffixes for i in range(kind == 'flow', record.get('frames', 0))]
@@ -336,7 +347,7 @@ def _is_whole(self:Preparation, job, record): # are all files of a video there, 
     except DataError: return False
     return bool(paths)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #7e77bc4a
+# %% ../../nbs/prepare/27_dataset.ipynb #55d4d78a
 def garment_path(
     root:str|Path, # folder of a data set
     id:str, # of a video
@@ -344,7 +355,7 @@ def garment_path(
     "Where the garment of a prepared video is"
     return Path(root)/f'{vvt_cloth(id)}@10=cloth_front.png'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #e0790f16
+# %% ../../nbs/prepare/27_dataset.ipynb #c06888d9
 def tryon_path(
     root:str|Path, # folder of a data set
     photo:Path, # of a garment that nobody wears
@@ -353,12 +364,12 @@ def tryon_path(
     name = f'TRYON-{plain_name(photo.stem).upper()}@10=cloth_front.png'
     return Path(root)/'clothes_person'/'img'/'TRYON'/name
 
-# %% ../../nbs/prepare/27_dataset.ipynb #7f703cca
+# %% ../../nbs/prepare/27_dataset.ipynb #7daa44c5
 def _write_garment(path, cut):
     write_png(path.parent.with_name(f'{path.parent.name}-mask')/path.name, cut.mask)
     write_png(path, cut.picture)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a04a54ba
+# %% ../../nbs/prepare/27_dataset.ipynb #8dfd207b
 @patch
 def _write(self:Preparation, part, job, i, frame, before): # files of a frame -> what is noted of it
     flow = frame.flow if self.flow == 'dis' else None
@@ -368,12 +379,12 @@ def _write(self:Preparation, part, job, i, frame, before): # files of a frame ->
     write_annotations(frame, flow, {kind: frame_path(part, job.mode, kind, job.id, i) for kind in _suffixes})
     return i, frame, flow
 
-# %% ../../nbs/prepare/27_dataset.ipynb #048d0607
+# %% ../../nbs/prepare/27_dataset.ipynb #0ff7c07a
 @patch
 def _cropped(self:Preparation, source, crops): # frames as they are annotated
     for i,picture in enumerate(islice(raw_frames(source), len(crops))): yield crops[i].picture(picture)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #06bbd554
+# %% ../../nbs/prepare/27_dataset.ipynb #99b61119
 @patch
 def _annotated(self:Preparation, job, crops): # frames with annotations, some frames later
     large = crops.times(self.scale)
@@ -381,7 +392,7 @@ def _annotated(self:Preparation, job, crops): # frames with annotations, some fr
     placements = (large[i] for i in range(len(large)))
     return self.annotator.annotate(pictures, self.size, placements)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #c6bec349
+# %% ../../nbs/prepare/27_dataset.ipynb #9fc2b525
 @patch
 def _annotate(self:Preparation, job, crops, part): # write all frames of a video into a folder -> `Noted`
     for kind in _suffixes: frame_path(part, job.mode, kind, job.id, 0).parent.mkdir(parents=True)
@@ -394,7 +405,7 @@ def _annotate(self:Preparation, job, crops, part): # write all frames of a video
         for w in waiting: noted.add(*w.result())
     return noted
 
-# %% ../../nbs/prepare/27_dataset.ipynb #dc512150
+# %% ../../nbs/prepare/27_dataset.ipynb #a3ff679c
 @patch
 def _told(self:Preparation, frames, id, n, seconds=10): # pass frames on, and say every so often how far it is
     start = shown = time.time()
@@ -405,7 +416,7 @@ def _told(self:Preparation, frames, id, n, seconds=10): # pass frames on, and sa
         shown, speed = now, (i + 1)/(now - start)
         self.say(f'{id}: {i+1} of {n} frames, {speed:.1f} a second, {(n - i - 1)/speed/60:.0f} minutes left')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #421af1b1
+# %% ../../nbs/prepare/27_dataset.ipynb #bbc7f475
 @patch
 def _person_in(self:Preparation, photo): # `(h w 3)` -> what is found in it, as `PersonFrame`; None: nobody
     try: located = _one_person(_everybody(self.annotator, [0], [photo]), photo.shape[1], 0)
@@ -414,13 +425,13 @@ def _person_in(self:Preparation, photo): # `(h w 3)` -> what is found in it, as 
     crops = steady_crops(located, 1, 1, photo.shape[:2], tuple(n*self.scale for n in self.size))
     return next(iter(self.annotator.annotate([crops[0].picture(photo)])))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #751b5e35
+# %% ../../nbs/prepare/27_dataset.ipynb #3aa19fea
 @patch(as_prop=True)
 def _photo_size(self:Preparation): # height and width of a garment that is written
     height = max(1024, self.size[0])
     return height, round(height*self.size[1]/self.size[0])
 
-# %% ../../nbs/prepare/27_dataset.ipynb #384d75ea
+# %% ../../nbs/prepare/27_dataset.ipynb #b5e86adb
 @patch
 def cut_photo(self:Preparation,
     path:Path, # photo of a garment
@@ -433,13 +444,13 @@ def cut_photo(self:Preparation,
     if cut is None: raise DataError('somebody is in this photo, but no upper garment', path, 'Give another photo')
     return cut
 
-# %% ../../nbs/prepare/27_dataset.ipynb #cf4ca6ef
+# %% ../../nbs/prepare/27_dataset.ipynb #45ab54b0
 @patch
 def _find_garment(self:Preparation, photos): # -> opacities; the annotator is loaded once
     if not self.loaded: self.loaded = [annotator_for('garment', self.cut_out).load(self.models_folder, self.device, 1)]
     return self.loaded[0](photos)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #d4296dac
+# %% ../../nbs/prepare/27_dataset.ipynb #a696665d
 @patch
 def _garment(self:Preparation, job, noted): # write the garment of a video -> what is said of it
     cut = self.cut_photo(job.photo) if job.photo else garment_of_frame(noted.best, *self.size)
@@ -447,20 +458,20 @@ def _garment(self:Preparation, job, noted): # write the garment of a video -> wh
     _write_garment(garment_path(self.root, job.id), cut)
     return dict(photo=job.photo.name if job.photo else '', way=cut.way, doubts=list(cut.doubts))
 
-# %% ../../nbs/prepare/27_dataset.ipynb #2e45ef29
+# %% ../../nbs/prepare/27_dataset.ipynb #e8997525
 @patch
 def _refuse_strangers(self:Preparation, job): # `DataError` where a video of this id was made by somebody else
     place = frame_path(self.root/job.mode, job.mode, 'image', job.id, 0).parent
     if not place.exists() or read_record(self.root, job.mode, job.id): return
     raise DataError('there is a video of this id that was not prepared', place, 'Rename yours, or move it away')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #038e4c34
+# %% ../../nbs/prepare/27_dataset.ipynb #65c2e076
 def _link(source, path): # a raw video beside its frames
     path.parent.mkdir(parents=True, exist_ok=True)
     try: os.symlink(source.resolve(), path)
     except OSError: shutil.copyfile(source, path)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #2cee9546
+# %% ../../nbs/prepare/27_dataset.ipynb #ed93adff
 @patch
 def _place_raw(self:Preparation, job, look, crops): # the raw video, and where its frames lie in it
     folder, source = self.root/job.mode/f'{job.mode}_videos', job.source.path
@@ -469,7 +480,7 @@ def _place_raw(self:Preparation, job, look, crops): # the raw video, and where i
     if job.source.is_video and not look.broken: _link(source, folder/f'{job.id}{source.suffix.lower() or ".mp4"}')
     crops.write(folder/f'{job.id}_crop.csv')
 
-# %% ../../nbs/prepare/27_dataset.ipynb #a8619867
+# %% ../../nbs/prepare/27_dataset.ipynb #ec5f0ab6
 @patch
 def _place_frames(self:Preparation, job, part): # from the folder in which they were made
     for kind in _suffixes:
@@ -478,7 +489,7 @@ def _place_frames(self:Preparation, job, part): # from the folder in which they 
         place.parent.mkdir(parents=True, exist_ok=True)
         made.rename(place)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #3c104c21
+# %% ../../nbs/prepare/27_dataset.ipynb #63099c74
 @patch
 def _record(self:Preparation, job, wanted, look, crops, noted, garment): # of a video that is done
     who = self.annotator.made_by | dict(flow=self.flow, cloth=garment.get('way', ''))
@@ -489,7 +500,7 @@ def _record(self:Preparation, job, wanted, look, crops, noted, garment): # of a 
     return dict(whole=True, made_by=who, frames=look.n, crop=crop, raw=raw, garment=garment, notes=list(crops.said),
                 doubts=doubts) | wanted
 
-# %% ../../nbs/prepare/27_dataset.ipynb #4ad977ea
+# %% ../../nbs/prepare/27_dataset.ipynb #1a26076c
 @patch
 def _prepare(self:Preparation, job, wanted, part): # -> record
     look = survey_video(job.source, self.annotator)
@@ -504,7 +515,7 @@ def _prepare(self:Preparation, job, wanted, part): # -> record
     _write_record(record_path(self.root, job.mode, job.id), record)
     return record
 
-# %% ../../nbs/prepare/27_dataset.ipynb #41d08e39
+# %% ../../nbs/prepare/27_dataset.ipynb #35afc6b2
 @patch
 def __call__(self:Preparation,
     job:Job, # a video
@@ -521,14 +532,14 @@ def __call__(self:Preparation,
         try: return self._prepare(job, wanted, part) | dict(skipped=False)
         finally: shutil.rmtree(part, ignore_errors=True)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #8cee1e74
+# %% ../../nbs/prepare/27_dataset.ipynb #c0a92807
 def disk_is_full(
     e:BaseException, # any
 ) -> bool:
     "Is there no room left?"
     return getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #13caee3d
+# %% ../../nbs/prepare/27_dataset.ipynb #4a2e1fea
 def job_line(
     job:Job, # a video
     record:dict, # what came of it
@@ -543,7 +554,7 @@ def job_line(
     if doubtful: said.append(f'{len(doubtful)} doubtful frames')
     return f'{job.mode} {job.id}: {n} frames; {"; ".join(said)}'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #8611c568
+# %% ../../nbs/prepare/27_dataset.ipynb #e4184612
 @patch
 def to_try_on(self:Preparation,
     photos:Iterable[Path], # of garments that nobody wears
@@ -563,7 +574,7 @@ def to_try_on(self:Preparation,
     self._list(list(made.values()))
     return failed
 
-# %% ../../nbs/prepare/27_dataset.ipynb #11b7c575
+# %% ../../nbs/prepare/27_dataset.ipynb #4677ee6e
 @patch
 def _list(self:Preparation, garments): # of the try-ons of all test videos in these garments; what is listed stays
     path = self.root/'tryon_list.csv'
@@ -574,13 +585,13 @@ def _list(self:Preparation, garments): # of the try-ons of all test videos in th
     with replacing(path) as tmp, open(tmp, 'w', newline='', encoding='utf8') as f:
         csv.writer(f, lineterminator='\n').writerows([*rows, *(r for r in new if r not in rows)])
 
-# %% ../../nbs/prepare/27_dataset.ipynb #e01d667d
+# %% ../../nbs/prepare/27_dataset.ipynb #7751954f
 def _doubts_of(mode, id, record): # rows: mode, id, first frame, last frame, what; a garment has no frame
     garment = record.get('garment') or {}
     rows = [[mode, id, *span, what] for what,spans in record.get('doubts', {}).items() for span in spans]
     return [[mode, id, '', '', f'garment: {d}'] for d in garment.get('doubts', ())] + sorted(rows)
 
-# %% ../../nbs/prepare/27_dataset.ipynb #6afa3bca
+# %% ../../nbs/prepare/27_dataset.ipynb #efe45b5d
 @patch
 def list_doubts(self:Preparation) -> list[list]: # mode, id, first frame, last frame, what
     "All that is doubtful in the set; it is written to `doubtful_frames.csv`"
@@ -591,7 +602,7 @@ def list_doubts(self:Preparation) -> list[list]: # mode, id, first frame, last f
         csv.writer(f, lineterminator='\n').writerows([head, *rows])
     return rows
 
-# %% ../../nbs/prepare/27_dataset.ipynb #dd24722b
+# %% ../../nbs/prepare/27_dataset.ipynb #d34afbdf
 def doubt_line(
     row:list, # of `list_doubts`
 ) -> str: # one line
@@ -600,7 +611,7 @@ def doubt_line(
     if first == '': return f'{mode} {id}: {what}'
     return f'{mode} {id}: frame {first}{f" to {last}"*(last > first)}: {what}'
 
-# %% ../../nbs/prepare/27_dataset.ipynb #77a2169a
+# %% ../../nbs/prepare/27_dataset.ipynb #c167b883
 def prepare(
     videos:Iterable[str|Path], # raw videos, photos, folders of frames, folders of videos
     out_dir:str|Path, # data set in VVT layout to make, or to add to
@@ -625,7 +636,7 @@ def prepare(
     if failed: raise unprepared(failed, len(jobs) + len(nobodys))
     return done
 
-# %% ../../nbs/prepare/27_dataset.ipynb #4def935d
+# %% ../../nbs/prepare/27_dataset.ipynb #e3edbfee
 def unprepared(
     failed:dict[str,str], # what could not be prepared -> why
     n:int, # of so many
