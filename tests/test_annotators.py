@@ -30,7 +30,7 @@ def test_annotations_of_drawn_people_are_true():
         truth = drawn_truth(frame)
         assert (f.parse == truth['parse']).mean() > .98 and (f.iuv[...,0] == truth['iuv'][...,0]).mean() > .98
         both = (f.joints[:,2] > 0) & (truth['people'][0][:,2] > 0)
-        assert np.median(np.abs(f.joints - truth['people'][0])[both,:2]) < 2
+        assert np.median(np.abs(f.joints - truth['people'][0])[both,:2]) < 3
 
 
 def test_results_have_the_size_that_is_asked_for():
@@ -62,7 +62,7 @@ def test_one_of_several_people_is_followed():
     truth = [drawn_truth(f)['people'] for f in frames]
     for m,people in zip(mine, truth):
         assert m.others == 2
-        assert np.hypot(*(m.joints[1] - people[0][1])[:2]) < 2 # the largest
+        assert np.hypot(*(m.joints[1] - people[0][1])[:2]) < 3 # the largest
         x0,y0,x1,y1 = m.box
         assert x0 < people[0][1,0] < x1 and y0 < people[0][1,1] < y1
     for number,who in ((1,2), (2,0), (3,1)): # from the left

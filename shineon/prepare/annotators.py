@@ -6,7 +6,7 @@
 __all__ = ['ANNOTATORS', 'ModelFile', 'Annotator', 'annotators_of', 'annotator_for', 'models_folder', 'file_hash', 'model_path',
            'check_models']
 
-# %% ../../nbs/prepare/20_annotators.ipynb #13a43532
+# %% ../../nbs/prepare/20_annotators.ipynb #0342b70d
 import hashlib, os, sys, urllib.request, zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ..core.errors import DataError, OptionError, replacing
 from ..core.files import reason, regular_file
 from ..core.registry import Registry
 
-# %% ../../nbs/prepare/20_annotators.ipynb #2eb782d4
+# %% ../../nbs/prepare/20_annotators.ipynb #f425862c
 @dataclass(frozen=True)
 class ModelFile:
     "A file of weights and where it comes from"
@@ -28,7 +28,7 @@ class ModelFile:
     megabytes:float=0. # its size
     inside:str='' # where `url` is a zip archive: how the name of the file in there ends
 
-# %% ../../nbs/prepare/20_annotators.ipynb #a8947228
+# %% ../../nbs/prepare/20_annotators.ipynb #3172fe69
 @dataclass(frozen=True)
 class Annotator:
     "What makes one kind of annotation"
@@ -41,17 +41,17 @@ class Annotator:
     level:str='light' # light, full, or drawn: knows the answer for drawn videos, for tests
     package:str='' # module that it imports, where that is not among the requirements
 
-# %% ../../nbs/prepare/20_annotators.ipynb #a477c3c8
+# %% ../../nbs/prepare/20_annotators.ipynb #eb8a966a
 ANNOTATORS = Registry('annotator', home='shineon.prepare')
 
-# %% ../../nbs/prepare/20_annotators.ipynb #076245ea
+# %% ../../nbs/prepare/20_annotators.ipynb #a4edc473
 def annotators_of(
     kind:str, # pose, parse, densepose, flow or garment
 ) -> list[str]: # names
     "Names of the annotators that make one kind of annotation"
     return [a.name for a in ANNOTATORS.values() if a.makes == kind]
 
-# %% ../../nbs/prepare/20_annotators.ipynb #39e92156
+# %% ../../nbs/prepare/20_annotators.ipynb #3c50733c
 def annotator_for(
     kind:str, # pose, parse, densepose, flow or garment
     name:str, # of an annotator
@@ -61,12 +61,12 @@ def annotator_for(
     if name in names: return ANNOTATORS[name]
     raise OptionError(f'{kind} is {name!r}', do=f'Choose from {", ".join(names)}')
 
-# %% ../../nbs/prepare/20_annotators.ipynb #53576b4b
+# %% ../../nbs/prepare/20_annotators.ipynb #9225f628
 def models_folder() -> Path: # it need not exist
     "Folder into which model files are downloaded"
     return Path(os.environ.get('SHINEON_MODELS') or Path.home()/'.cache'/'shineon'/'models')
 
-# %% ../../nbs/prepare/20_annotators.ipynb #c5de4426
+# %% ../../nbs/prepare/20_annotators.ipynb #2a3e282c
 @lru_cache(256)
 def _hash_of(path, size, changed): # of a file's contents; size and time of change tell a replaced file from the old
     digest = hashlib.sha256()
@@ -74,7 +74,7 @@ def _hash_of(path, size, changed): # of a file's contents; size and time of chan
         while block := f.read(1 << 20): digest.update(block)
     return digest.hexdigest()
 
-# %% ../../nbs/prepare/20_annotators.ipynb #c9ac9e29
+# %% ../../nbs/prepare/20_annotators.ipynb #e7a2623f
 def file_hash(
     path:str|Path, # a plain file
 ) -> str: # 64 hexadecimal digits
@@ -83,14 +83,14 @@ def file_hash(
     found = os.stat(path)
     return _hash_of(os.path.abspath(path), found.st_size, found.st_mtime_ns)
 
-# %% ../../nbs/prepare/20_annotators.ipynb #996d658a
+# %% ../../nbs/prepare/20_annotators.ipynb #47ee3127
 def _is_it(file, path): # is the file there? `DataError` for other contents
     if not Path(path).is_file(): return False
     if not file.sha256 or file_hash(path) == file.sha256: return True
     what = f'this is not the {file.name} that is meant: its SHA-256 is not {file.sha256[:12]}...'
     raise DataError(what, path, f'Replace it by {file.url or "the right one"}, or remove it')
 
-# %% ../../nbs/prepare/20_annotators.ipynb #a0bc0231
+# %% ../../nbs/prepare/20_annotators.ipynb #bce0ff5e
 def _said_progress(stream, total, name): # blocks of a download; says how far it is
     done = 0
     while block := stream.read(1 << 20):
@@ -101,7 +101,7 @@ def _said_progress(stream, total, name): # blocks of a download; says how far it
     print(file=sys.stderr)
     if total and done != total: raise OSError('it broke off')
 
-# %% ../../nbs/prepare/20_annotators.ipynb #3aa6a6c4
+# %% ../../nbs/prepare/20_annotators.ipynb #aef3e1c3
 def _fetch(file, path): # download a file, or one inside an archive, to `path`
     try:
         with replacing(path) as tmp:
@@ -114,12 +114,12 @@ def _fetch(file, path): # download a file, or one inside an archive, to `path`
     except (OSError, ValueError, zipfile.BadZipFile) as e:
         raise DataError(f'{file.name} cannot be downloaded ({reason(e)})', file.url, _by_hand(file)) from e
 
-# %% ../../nbs/prepare/20_annotators.ipynb #f9385505
+# %% ../../nbs/prepare/20_annotators.ipynb #0e560762
 def _by_hand(file): # the remedy
     from_where = f'Get it from {file.url}' if file.url else 'Get it where its annotator says'
     return f'{from_where}, put it into a folder under the name {file.name}, and give --models FOLDER'
 
-# %% ../../nbs/prepare/20_annotators.ipynb #208fb3e0
+# %% ../../nbs/prepare/20_annotators.ipynb #3a793483
 def _unpack(archive, end): # replace a zip archive by the one file in it whose name ends so
     with zipfile.ZipFile(archive) as z:
         names = [n for n in z.namelist() if n.endswith(end)]
@@ -127,7 +127,7 @@ def _unpack(archive, end): # replace a zip archive by the one file in it whose n
         data = z.read(names[0])
     Path(archive).write_bytes(data)
 
-# %% ../../nbs/prepare/20_annotators.ipynb #29509585
+# %% ../../nbs/prepare/20_annotators.ipynb #a42577a1
 def model_path(
     file:ModelFile, # from an annotator's `files`
     models:str|Path='', # folder to look into first
@@ -142,7 +142,7 @@ def model_path(
     _fetch(file, models_folder()/file.name)
     return models_folder()/file.name
 
-# %% ../../nbs/prepare/20_annotators.ipynb #2b18b260
+# %% ../../nbs/prepare/20_annotators.ipynb #5b9f32c5
 def _wanting(entry, models): # what an annotator lacks, a sentence each
     if entry.package and find_spec(entry.package) is None:
         yield f'{entry.name} needs a package: pip install {entry.package.replace("_", "-")}'
@@ -150,7 +150,7 @@ def _wanting(entry, models): # what an annotator lacks, a sentence each
         try: model_path(file, models)
         except DataError as e: yield f'{entry.name} ({file.megabytes:.0f} MB): {e}'
 
-# %% ../../nbs/prepare/20_annotators.ipynb #d897b98d
+# %% ../../nbs/prepare/20_annotators.ipynb #5de24a1a
 def check_models(
     names:list[str], # of annotators
     models:str|Path='', # folder to look into first

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['drawn_video', 'drawn_truth', 'DrawnPose']
 
-# %% ../../nbs/prepare/19_drawn.ipynb #9bca7b7f
+# %% ../../nbs/prepare/19_drawn.ipynb #8912874c
 from functools import lru_cache
 
 import cv2
@@ -13,10 +13,11 @@ import numpy as np
 
 from ..core.errors import DataError, OptionError
 from .annotators import ANNOTATORS, Annotator
+from .light import in_picture
 from ..sample.dataset import random_video
 from ..sample.figures import figure, joints, render
 
-# %% ../../nbs/prepare/19_drawn.ipynb #9714763d
+# %% ../../nbs/prepare/19_drawn.ipynb #f31d2b12
 _most_frames = 36 # the colours tell no more apart
 
 @lru_cache(6)
@@ -24,6 +25,7 @@ def _person(seed, height): # what a video shows, at some height of the place
     video = random_video(seed, seed, seed + 1, _most_frames, height, height*3//4)
     return video, figure(video['body'], video['garment'].style)
 
+# %% ../../nbs/prepare/19_drawn.ipynb #950ae5a6
 @lru_cache(96)
 def _drawn(seed, i, height): # one frame: `image`, `parse`, `iuv`, `joints`; its backdrop is grey
     video, parts = _person(seed, height)
@@ -32,19 +34,19 @@ def _drawn(seed, i, height): # one frame: `image`, `parse`, `iuv`, `joints`; its
     frame = render(parts, video['pose'], i, video['garment'], grey, height, width)
     return {k: frame[k] for k in ('image','parse','iuv')} | dict(joints=joints(frame, video['pose'], i))
 
-# %% ../../nbs/prepare/19_drawn.ipynb #37dc61ce
+# %% ../../nbs/prepare/19_drawn.ipynb #cab27f50
 def _backdrop(x, y, i, seed, others, empty): # places (h w) -> colours (h w 3), float
     red = 20 + 65*(x + 1) + 8*others*(y - .67)
     green = 20 + 85*(y + .5) + 10*empty*(x - .5)
     blue = 20 + 5*i + 4*seed*(x - .5)
     return np.stack([red, green, blue*np.ones_like(x)], -1)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #46ec566a
+# %% ../../nbs/prepare/19_drawn.ipynb #b91e3ac3
 def _people(seed, others): # person, left edge, top and height in places: the first is the one that counts
-    beside = [(1.02, .33), (-.77, .33)][:others]
-    return [(seed, 0., 0., 4/3), *(((seed + 1 + k) % 6, x, y, 1.) for k,(x,y) in enumerate(beside))]
+    beside = ((seed + 1) % 6, 1.02, .33, 1.), ((seed + 2) % 6, -.77, .33, 1.)
+    return [(seed, 0., 0., 4/3), *beside[:others]]
 
-# %% ../../nbs/prepare/19_drawn.ipynb #347877e2
+# %% ../../nbs/prepare/19_drawn.ipynb #184f1224
 def drawn_video(
     n:int=12, # frames, at most 36
     height:int=320, # of a frame, at least 96
@@ -62,7 +64,7 @@ def drawn_video(
     move = lambda i: (x + walk*(i/max(n - 1, 1) - .5), y, share)
     return [_draw_frame(i, height, width, seed, others, i in empty, move(i)) for i in range(n)]
 
-# %% ../../nbs/prepare/19_drawn.ipynb #7e7f7e86
+# %% ../../nbs/prepare/19_drawn.ipynb #adb68242
 def _draw_frame(i, height, width, seed, others, empty, at): # (h w 3)
     unit = at[2]*height*.75 # pixels of a place's width
     left, top = at[0]*width - unit/2, at[1]*height - unit*2/3
@@ -78,16 +80,17 @@ def _draw_frame(i, height, width, seed, others, empty, at): # (h w 3)
         frame[mask] = _placed(drawn['image'], to, frame.shape[:2], cv2.INTER_LINEAR)[mask]
     return frame
 
-# %% ../../nbs/prepare/19_drawn.ipynb #c23141e6
+# %% ../../nbs/prepare/19_drawn.ipynb #fa0efc77
 def _drawn_height(pixels): # at which a person is drawn to be shown so high
     return int(np.clip(round(pixels/32)*32, 128, 640))
 
+# %% ../../nbs/prepare/19_drawn.ipynb #860c1e16
 def _placed(x, to, size, how): # (h w [c]) of a place -> of a picture; `to`: from edge to edge
     centred = to.copy()
     centred[:,2] += to[:,:2]@[.5,.5] - .5
     return cv2.warpAffine(x, centred, size[::-1], flags=how)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #7316f8a5
+# %% ../../nbs/prepare/19_drawn.ipynb #f26ff7fa
 def _planes(picture): # -> (3 3): each channel's value at the upper left edge, slope along x, along y
     h,w = picture.shape[:2]
     step = max(1, int(np.sqrt(h*w/6000)))
@@ -103,21 +106,22 @@ def _planes(picture): # -> (3 3): each channel's value at the upper left edge, s
     if used.mean() > .08: return planes
     raise DataError('this is no frame of a drawn video', do='Annotate it with other annotators')
 
-# %% ../../nbs/prepare/19_drawn.ipynb #364e245a
+# %% ../../nbs/prepare/19_drawn.ipynb #a373dd56
 def _scene(picture): # -> pixels of a place's width; its left, top; numbers of frame, person, others; empty
     red,green,blue = _planes(picture)
     slope = (red[1]/65 + green[2]/85)/2 # places a pixel
     others, empty = round(red[2]/slope/8), round(green[1]/slope/10)
     seed = round(blue[1]/slope/4)
     a = np.array([[65, 8*others], [10*empty, 85]])
-    b = np.array([red[0] - 85 + 8*others*.67, green[0] - 62.5 + 10*empty*.5])
-    x,y = np.linalg.solve(a, b) # of the picture's upper left edge
+    offsets = 85 - 8*others*.67, 62.5 - 10*empty*.5
+    x,y = np.linalg.solve(a, np.array([red[0], green[0]]) - offsets) # of the picture's upper left edge
     middle = np.array(picture.shape[1::-1])/2
-    i = round((blue@[1, *middle] - 20 - 4*seed*(x + middle[0]*slope - .5))/5)
+    of_seed = 4*seed*(x + middle[0]*slope - .5)
+    i = round((blue@[1, *middle] - 20 - of_seed)/5)
     if min(i, seed, others) < 0 or i >= _most_frames or slope <= 0: raise DataError('this is no frame of a drawn video')
     return 1/slope, -x/slope, -y/slope, i, seed, others, bool(empty)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #e5961054
+# %% ../../nbs/prepare/19_drawn.ipynb #2b51617d
 def drawn_truth(
     picture:np.ndarray, # a frame of `drawn_video`, or a crop of it, at any scale, `(h w 3)`, uint8
 ) -> dict: # `people`: joints `(18 3)` of each, the person that counts first; `parse` `(h w)`, `iuv` `(h w 3)`, `frame`
@@ -134,22 +138,26 @@ def drawn_truth(
         labels, iuv = (_placed(drawn[k], to, size, cv2.INTER_NEAREST) for k in ('parse','iuv'))
     return dict(people=people, parse=labels, iuv=iuv, frame=i)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #2f40b7bc
+# %% ../../nbs/prepare/19_drawn.ipynb #d1825773
 def _placed_joints(joints, to, size): # (18 3) of a place -> of a picture, zeros for those outside
     out = joints.copy()
-    out[:,:2] = (joints[:,:2] + .5)@to[:,:2].T + to[:,2] - .5
-    x,y,c = out.T
-    out[(c <= 0) | (x <= -.5) | (y <= -.5) | (x >= size[1] - .5) | (y >= size[0] - .5)] = 0
-    return out.astype(np.float32)
+    out[:,:2] = (joints[:,:2] + .5)*to[0,0] + to[:,2] - .5
+    return (out*((out[:,2:] > 0) & in_picture(out, size)[:,None])).astype(np.float32)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #e47fdf6f
+# %% ../../nbs/prepare/19_drawn.ipynb #be007657
 class DrawnPose:
-    "Joints of drawn people; `people` of it finds everybody"
+    "Joints of the drawn person nearest to a picture's middle; `people` of it finds everybody"
     def __call__(self,
         pictures:list[np.ndarray], # `(h w 3)` each, uint8
     ) -> list[np.ndarray]: # `(18 3)` each
-        "Joints of the person that counts; zeros where the picture shows nobody"
-        return [(t['people'] or [np.zeros((18,3), np.float32)])[0] for t in map(drawn_truth, pictures)]
+        "Joints of one person in each picture; zeros where it shows nobody"
+        return [self._middle(p) for p in pictures]
+
+    def _middle(self, picture):
+        middle = np.array(picture.shape[1::-1])/2
+        shown = [j for j in drawn_truth(picture)['people'] if (j[:,2] > 0).sum() > 2]
+        apart = lambda j: np.hypot(*(j[j[:,2] > 0,:2].mean(0) - middle))
+        return min(shown, key=apart, default=np.zeros((18,3), np.float32))
 
     def people(self,
         pictures:list[np.ndarray], # `(h w 3)` each, uint8
@@ -157,14 +165,16 @@ class DrawnPose:
         "Joints of everybody in each picture"
         return [drawn_truth(p)['people'] for p in pictures]
 
-# %% ../../nbs/prepare/19_drawn.ipynb #d71d1548
+# %% ../../nbs/prepare/19_drawn.ipynb #07a1bade
 def _truth_of(kind): # -> a loader of what says this of a picture
     return lambda models='', device='cpu', threads=1: lambda pictures: [drawn_truth(p)[kind] for p in pictures]
 
+# %% ../../nbs/prepare/19_drawn.ipynb #ed3a0c34
 def _add_drawn(kind, load): # the entry
     about = 'Knows the answer for drawn videos'
     ANNOTATORS.add(Annotator(f'drawn-{kind}', kind, about, 'Apache-2.0', (), load, 'drawn'))
 
+# %% ../../nbs/prepare/19_drawn.ipynb #82b10b96
 _add_drawn('pose', lambda models='', device='cpu', threads=1: DrawnPose())
 _add_drawn('parse', _truth_of('parse'))
 _add_drawn('densepose', _truth_of('iuv'))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OnnxModel', 'normalised', 'Schp', 'RtmPose', 'DensePose', 'Raft', 'IsNet']
 
-# %% ../../nbs/prepare/22_full_level.ipynb #8a032c69
+# %% ../../nbs/prepare/22_full_level.ipynb #02c1ceae
 import cv2
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..data.labels import DENSEPOSE
 from .annotators import ANNOTATORS, Annotator, ModelFile, model_path
 from .light import BodyPix, fit_into, parts_file, to_joints, warp_picture
 
-# %% ../../nbs/prepare/22_full_level.ipynb #4b4ce9e7
+# %% ../../nbs/prepare/22_full_level.ipynb #4c8f061c
 class OnnxModel:
     "A network in an ONNX file with one input"
     def __init__(self,
@@ -41,7 +41,7 @@ class OnnxModel:
         parts = [self.net.run(None, {self.input.name: p}) for p in (np.split(x, len(x)) if fixed else [x])]
         return [np.concatenate(o) for o in zip(*parts)]
 
-# %% ../../nbs/prepare/22_full_level.ipynb #b8a3892a
+# %% ../../nbs/prepare/22_full_level.ipynb #63496c70
 def normalised(
     pictures:np.ndarray, # `(n h w 3)`, uint8
     mean:tuple, # of each channel, of values from 0 to 255
@@ -51,7 +51,7 @@ def normalised(
     x = (pictures.astype(np.float32) - np.float32(mean))/np.float32(std)
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
-# %% ../../nbs/prepare/22_full_level.ipynb #4225b823
+# %% ../../nbs/prepare/22_full_level.ipynb #5726cb1f
 class Schp:
     "Twenty LIP labels"
     mean, std = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395) # blue, green, red
@@ -68,15 +68,16 @@ class Schp:
         "LIP labels of each picture"
         fitted = [fit_into(p, (473,473)) for p in pictures]
         x = np.stack([b[...,::-1] for b,_ in fitted])
-        scores = [o for o in self.net(normalised(x, self.mean, self.std)) if o.ndim == 4 and o.shape[1] == 20][-1]
-        return [self._labels(s.transpose(1,2,0), fit, p.shape[:2]) for s,(_,fit),p in zip(scores, fitted, pictures)]
+        out = self.net(normalised(x, self.mean, self.std))
+        scores = [o for o in out if o.ndim == 4 and o.shape[1] == 20][-1].transpose(0, 2, 3, 1)
+        return [self._labels(s, fit, p.shape[:2]) for s,(_,fit),p in zip(scores, fitted, pictures)]
 
     def _labels(self, scores, fit, size): # `(119 119 20)` -> `(h w)`
         scores = cv2.resize(scores, (473,473), interpolation=cv2.INTER_LINEAR)
         scores = cv2.resize(fit.cut(scores, (473,473)), size[::-1], interpolation=cv2.INTER_LINEAR)
         return scores.argmax(-1).astype(np.uint8)
 
-# %% ../../nbs/prepare/22_full_level.ipynb #48efe5ff
+# %% ../../nbs/prepare/22_full_level.ipynb #46aba684
 _rtm_names = ('nose left-eye right-eye left-ear right-ear left-shoulder right-shoulder left-elbow right-elbow '
               'left-wrist right-wrist left-hip right-hip left-knee right-knee left-ankle right-ankle').split()
 
@@ -117,7 +118,7 @@ class RtmPose:
         places = (places - move[:,2])/move[0,0] - .5
         return to_joints({n: (*places[i], sure[i]) for i,n in enumerate(_rtm_names)}, size)
 
-# %% ../../nbs/prepare/22_full_level.ipynb #883f5bf2
+# %% ../../nbs/prepare/22_full_level.ipynb #a6e56d93
 class DensePose:
     "Parts, U and V by DensePose"
     def __init__(self,
@@ -149,15 +150,15 @@ class DensePose:
         x0,y0,x1,y1 = box.round().astype(int)
         w,h = max(x1 - x0, 1), max(y1 - y0, 1)
         large = lambda a: cv2.resize(np.ascontiguousarray(a.transpose(1,2,0)), (w,h), interpolation=cv2.INTER_LINEAR)
-        body, parts, u, v = large(coarse).argmax(-1) > 0, large(fine).argmax(-1), large(u), large(v)
-        own = lambda a: np.take_along_axis(a, parts[...,None], -1)[...,0].clip(0, 1)*255
-        iuv = (np.stack([parts, own(u), own(v)], -1)*(body & (parts > 0))[...,None]).astype(np.uint8)
-        out = np.zeros((*size,3), np.uint8)
-        top,left,bottom,right = max(y0, 0), max(x0, 0), min(y0 + h, size[0]), min(x0 + w, size[1])
-        if top < bottom and left < right: out[top:bottom,left:right] = iuv[top-y0:bottom-y0,left-x0:right-x0]
+        parts = large(fine).argmax(-1)*(large(coarse).argmax(-1) > 0)
+        own = lambda a: np.take_along_axis(large(a), parts[...,None], -1)[...,0].clip(0, 1)*255
+        iuv = (np.stack([parts, own(u), own(v)], -1)*(parts > 0)[...,None]).astype(np.uint8)
+        shown = iuv[max(-y0, 0):max(size[0] - y0, 0),max(-x0, 0):max(size[1] - x0, 0)]
+        out, (top,left) = np.zeros((*size,3), np.uint8), (max(y0, 0), max(x0, 0))
+        out[top:top+shown.shape[0],left:left+shown.shape[1]] = shown
         return out
 
-# %% ../../nbs/prepare/22_full_level.ipynb #3cead0c4
+# %% ../../nbs/prepare/22_full_level.ipynb #91a04329
 class Raft:
     "Optical flow by RAFT-small"
     def __init__(self,
@@ -190,7 +191,7 @@ class Raft:
         large = np.stack([cv2.resize(p, size[::-1], interpolation=cv2.INTER_LINEAR) for p in pictures])
         return torch.from_numpy(normalised(large, (127.5,)*3, (127.5,)*3)).to(self.device)
 
-# %% ../../nbs/prepare/22_full_level.ipynb #94317f47
+# %% ../../nbs/prepare/22_full_level.ipynb #c140b1e8
 class IsNet:
     "Opacity of what stands out in a picture"
     def __init__(self,
@@ -208,24 +209,25 @@ class IsNet:
         found = (found - found.min((1,2), keepdims=True))/np.maximum(np.ptp(found, (1,2))[:,None,None], 1e-6)
         return [cv2.resize(f, p.shape[1::-1], interpolation=cv2.INTER_LINEAR) for f,p in zip(found, pictures)]
 
-# %% ../../nbs/prepare/22_full_level.ipynb #66c5df14
+# %% ../../nbs/prepare/22_full_level.ipynb #f178044a
 def _loads(cls, file, bodies=False): # -> a loader
     def load(models='', device='cpu', threads=1):
         more = [BodyPix(model_path(parts_file, models), threads)] if bodies else []
         return cls(model_path(file, models), device, threads, *more)
     return load
 
+# %% ../../nbs/prepare/22_full_level.ipynb #c2499aef
 def _add_full(name, kind, about, licence, file, cls, package='', bodies=False):
     files = (file, parts_file) if bodies else (file,)
     ANNOTATORS.add(Annotator(name, kind, about, licence, files, _loads(cls, file, bodies), 'full', package))
 
-# %% ../../nbs/prepare/22_full_level.ipynb #aa466c94
+# %% ../../nbs/prepare/22_full_level.ipynb #c0827e29
 _hub = 'https://huggingface.co'
-_add_full('schp', 'parse', 'Self-Correction for Human Parsing, LIP', 'code MIT; of the weights hosts say different things',
+_add_full('schp', 'parse', 'Self-Correction for Human Parsing, LIP', 'code MIT; hosts of the weights differ',
           ModelFile('parsing_lip.onnx', f'{_hub}/spaces/yisol/IDM-VTON/resolve/main/ckpt/humanparsing/parsing_lip.onnx',
                     '8436e1dae96e2601c373d1ace29c8f0978b16357d9038c17a8ba756cca376dbc', 255), Schp, 'onnxruntime')
 
-# %% ../../nbs/prepare/22_full_level.ipynb #b274d12e
+# %% ../../nbs/prepare/22_full_level.ipynb #9678dacc
 _mmpose = 'https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/'
 _rtm = 'rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504'
 _add_full('rtmpose', 'pose', 'RTMPose-m, body7; everybody is found by BodyPix', 'Apache-2.0',
@@ -233,7 +235,7 @@ _add_full('rtmpose', 'pose', 'RTMPose-m, body7; everybody is found by BodyPix', 
                     '5c0a4bf67953e6d2ac43ce15e77dc9d5d354ae18430a47d2c5963a7bc5683e3c', 54.3, 'end2end.onnx'),
           RtmPose, 'onnxruntime', bodies=True)
 
-# %% ../../nbs/prepare/22_full_level.ipynb #e86aba6a
+# %% ../../nbs/prepare/22_full_level.ipynb #ce56c46a
 _add_full('densepose', 'densepose', 'DensePose R50-FPN (DeepLab head) as TorchScript', 'CC BY-NC 4.0 (data)',
           ModelFile('densepose_r50_fpn_dl.torchscript',
                     f'{_hub}/LayerNorm/DensePose-TorchScript-with-hint-image/resolve/main/'

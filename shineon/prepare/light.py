@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['class_names', 'limbs', 'pose_file', 'classes_file', 'parts_file', 'LiteModel', 'sigmoid', 'Fit', 'fit_into',
-           'to_joints', 'BlazePose', 'warp_picture', 'Classes', 'SelfieClasses', 'Parts', 'from_cells', 'BodyPix',
-           'person_mask', 'nearest_label', 'limb_distances', 'part_labels', 'facing', 'part_chart', 'lip_labels',
-           'load_pose', 'load_classes', 'load_parts', 'load_dis']
+           'in_picture', 'to_joints', 'BlazePose', 'warp_picture', 'Classes', 'SelfieClasses', 'Parts', 'from_cells',
+           'BodyPix', 'person_mask', 'nearest_label', 'limb_distances', 'part_labels', 'facing', 'part_chart',
+           'lip_labels', 'load_pose', 'load_classes', 'load_parts', 'load_dis']
 
-# %% ../../nbs/prepare/21_light.ipynb #aa3d8edd
+# %% ../../nbs/prepare/21_light.ipynb #12a69260
 from dataclasses import dataclass
 
 import cv2
@@ -21,7 +21,7 @@ from ..core.media import estimate_flow
 from ..data.labels import COCO, DENSEPOSE, LIP, densepose_names, swap_sides
 from .annotators import ANNOTATORS, Annotator, ModelFile, model_path
 
-# %% ../../nbs/prepare/21_light.ipynb #46f0e247
+# %% ../../nbs/prepare/21_light.ipynb #096c4e92
 class LiteModel:
     "A `.tflite` network"
     def __init__(self,
@@ -61,14 +61,14 @@ class LiteModel:
         x, (scale,zero) = self.net.get_tensor(out['index'])[0], out['quantization']
         return (x.astype(np.float32) - zero)*scale if scale else x
 
-# %% ../../nbs/prepare/21_light.ipynb #30d67b7e
+# %% ../../nbs/prepare/21_light.ipynb #6b2adc12
 def sigmoid(
     x:np.ndarray, # any
 ) -> np.ndarray: # in (0, 1)
     "Probabilities from logits"
     return 1/(1 + np.exp(-np.clip(x, -40, 40)))
 
-# %% ../../nbs/prepare/21_light.ipynb #5cb762d9
+# %% ../../nbs/prepare/21_light.ipynb #f98a9aae
 @dataclass(frozen=True)
 class Fit:
     "How a picture lies in a network's input"
@@ -84,9 +84,9 @@ class Fit:
     ) -> np.ndarray: # `(h w [c])`: what covers the picture
         "The part of an output that shows the picture, at the output's resolution"
         ry,rx = x.shape[0]/size[0], x.shape[1]/size[1]
-        rows = slice(round(self.top*ry), max(round((self.top + self.height)*ry), round(self.top*ry) + 1))
-        cols = slice(round(self.left*rx), max(round((self.left + self.width)*rx), round(self.left*rx) + 1))
-        return x[rows,cols]
+        top, left = round(self.top*ry), round(self.left*rx)
+        bottom, right = round((self.top + self.height)*ry), round((self.left + self.width)*rx)
+        return x[top:max(bottom, top + 1),left:max(right, left + 1)]
 
     def back(self,
         points:np.ndarray, # `(... 2)`: x, y in the input, from its edge
@@ -94,7 +94,7 @@ class Fit:
         "Places in the picture"
         return (points - [self.left, self.top])/self.scale - .5
 
-# %% ../../nbs/prepare/21_light.ipynb #e7cca810
+# %% ../../nbs/prepare/21_light.ipynb #aa7fcc3f
 def fit_into(
     picture:np.ndarray, # `(h w 3)`, uint8
     size:tuple[int,int], # height and width of the input
@@ -102,19 +102,27 @@ def fit_into(
     "Fit a whole picture into a network's input, in its middle"
     h,w = picture.shape[:2]
     scale = min(size[0]/h, size[1]/w)
-    height, width = min(max(round(h*scale), 1), size[0]), min(max(round(w*scale), 1), size[1])
+    height, width = (min(max(round(n*scale), 1), most) for n,most in zip((h, w), size))
     top, left = (size[0] - height)//2, (size[1] - width)//2
     out = np.zeros((*size, 3), np.uint8)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     out[top:top+height, left:left+width] = cv2.resize(picture, (width, height), interpolation=how)
     return out, Fit(scale, top, left, height, width)
 
-# %% ../../nbs/prepare/21_light.ipynb #4a007b28
+# %% ../../nbs/prepare/21_light.ipynb #dc20127d
 _of_blazepose = {'nose':0, 'left-eye':2, 'right-eye':5, 'left-ear':7, 'right-ear':8, 'left-shoulder':11,
                  'right-shoulder':12, 'left-elbow':13, 'right-elbow':14, 'left-wrist':15, 'right-wrist':16,
                  'left-hip':23, 'right-hip':24, 'left-knee':25, 'right-knee':26, 'left-ankle':27, 'right-ankle':28}
 
-# %% ../../nbs/prepare/21_light.ipynb #5fe3d619
+# %% ../../nbs/prepare/21_light.ipynb #73ab9a28
+def in_picture(
+    joints:np.ndarray, # `(18 3)`: x, y, confidence
+    size:tuple[int,int], # height and width of the picture
+) -> np.ndarray: # `(18,)`, bool
+    "Which joints lie in a picture"
+    return ((joints[:,:2] > -.5) & (joints[:,:2] < np.array(size[::-1]) - .5)).all(1)
+
+# %% ../../nbs/prepare/21_light.ipynb #f40d2bcd
 def to_joints(
     points:dict, # name of a joint -> x, y, confidence; without the neck
     size:tuple[int,int], # height and width of the picture
@@ -125,11 +133,10 @@ def to_joints(
     for name,point in points.items(): joints[COCO[name]] = point
     shoulders = joints[[COCO['left-shoulder'], COCO['right-shoulder']]]
     joints[COCO['neck']] = *shoulders[:,:2].mean(0), shoulders[:,2].min()
-    x,y,c = joints.T
-    seen = (c >= least) & (x > -.5) & (y > -.5) & (x < size[1] - .5) & (y < size[0] - .5)
+    seen = (joints[:,2] >= least) & in_picture(joints, size)
     return joints*seen[:,None]
 
-# %% ../../nbs/prepare/21_light.ipynb #e520bc3a
+# %% ../../nbs/prepare/21_light.ipynb #693de95b
 class BlazePose:
     "33 points of one body, as COCO's joints"
     def __init__(self,
@@ -158,7 +165,7 @@ class BlazePose:
         "Joints of the person in each picture"
         return [self._joints(p) for p in pictures]
 
-# %% ../../nbs/prepare/21_light.ipynb #fa997e11
+# %% ../../nbs/prepare/21_light.ipynb #7eca6d2f
 def warp_picture(
     picture:np.ndarray, # `(h w 3)`, uint8
     move:np.ndarray, # `(2 3)`: x, y from a picture's edge -> those in the result
@@ -174,7 +181,7 @@ def warp_picture(
     centred[:,2] += move[:,:2]@[.5, .5]
     return cv2.warpAffine(picture, centred, size[::-1], flags=cv2.INTER_LINEAR)
 
-# %% ../../nbs/prepare/21_light.ipynb #ccfce4ea
+# %% ../../nbs/prepare/21_light.ipynb #3d0da73c
 @patch
 def _joints(self:BlazePose, picture): # -> (18 3)
     h,w = picture.shape[:2]
@@ -182,9 +189,10 @@ def _joints(self:BlazePose, picture): # -> (18 3)
     points, sure = self.look(picture, square)
     better = self._square(points, max(h, w))
     if sure > .3 and better: points, sure = self.look(picture, better)
-    found = sigmoid(points[:,3])*sigmoid(points[:,4])*(sure > .3)
-    return to_joints({n: (*points[i,:2], found[i]) for n,i in _of_blazepose.items()}, (h, w))
+    points[:,2] = sigmoid(points[:,3])*sigmoid(points[:,4])*(sure > .3)
+    return to_joints({n: points[i,:3] for n,i in _of_blazepose.items()}, (h, w))
 
+# %% ../../nbs/prepare/21_light.ipynb #c7266c6e
 @patch
 def _square(self:BlazePose, points, side): # a better square than one of that side; None where it will do
     middle, rim = points[33,:2], points[34,:2]
@@ -194,7 +202,7 @@ def _square(self:BlazePose, points, side): # a better square than one of that si
     wanted = 2.5*float(np.hypot(*(rim - middle)))
     return (*middle, wanted) if wanted < .7*side else None
 
-# %% ../../nbs/prepare/21_light.ipynb #910d28d5
+# %% ../../nbs/prepare/21_light.ipynb #c5ed5563
 class_names = 'background hair body-skin face-skin clothes others'.split() # of the selfie segmenter
 
 @dataclass
@@ -223,7 +231,7 @@ class Classes:
         if self.probs.shape[:2] == tuple(size): return self.probs
         return cv2.resize(self.probs, size[::-1], interpolation=cv2.INTER_LINEAR)
 
-# %% ../../nbs/prepare/21_light.ipynb #c2950aa9
+# %% ../../nbs/prepare/21_light.ipynb #67a73998
 class SelfieClasses:
     "Six classes for each pixel"
     def __init__(self,
@@ -243,7 +251,7 @@ class SelfieClasses:
         e = np.exp(logits - logits.max(-1, keepdims=True))
         return Classes(e/e.sum(-1, keepdims=True))
 
-# %% ../../nbs/prepare/21_light.ipynb #4847cd69
+# %% ../../nbs/prepare/21_light.ipynb #fc5b6998
 _part_of = np.array([DENSEPOSE[n] for n in ( # in the order of BodyPix
     'head-left head-right left-upper-arm-back left-upper-arm-front right-upper-arm-back right-upper-arm-front '
     'left-lower-arm-back left-lower-arm-front right-lower-arm-back right-lower-arm-front left-hand right-hand '
@@ -251,7 +259,7 @@ _part_of = np.array([DENSEPOSE[n] for n in ( # in the order of BodyPix
     'left-lower-leg-front left-lower-leg-back right-lower-leg-front right-lower-leg-back left-foot right-foot'
     ).split()], np.uint8)
 
-# %% ../../nbs/prepare/21_light.ipynb #db845240
+# %% ../../nbs/prepare/21_light.ipynb #6242b2c6
 @dataclass
 class Parts:
     "BodyPix's probabilities in one picture"
@@ -279,7 +287,7 @@ class Parts:
         half = from_cells(self.parts, self.fit, ((h + 1)//2, (w + 1)//2))
         return part_labels(half, known.person, known.joints)
 
-# %% ../../nbs/prepare/21_light.ipynb #9dfbad22
+# %% ../../nbs/prepare/21_light.ipynb #c7ac431e
 def from_cells(
     cells:np.ndarray, # `(H W c)`, float32: values in the middles of cells, 16 pixels of the input apart
     fit:Fit, # how the picture lies in the input
@@ -290,11 +298,12 @@ def from_cells(
     cols = _between(cells.shape[1], fit.left, fit.width, size[1])
     return np.ascontiguousarray(np.tensordot(cols, np.tensordot(rows, cells, (1,0)), (1,1)).transpose(1, 0, 2))
 
+# %% ../../nbs/prepare/21_light.ipynb #6abd6657
 def _between(n, first, length, wanted): # `(wanted n)`: weights of n cells along one side
     at = (first + (np.arange(wanted) + .5)*length/wanted - .5)/16
     return np.clip(1 - np.abs(at[:,None] - np.arange(n)), 0, 1).astype(np.float32)
 
-# %% ../../nbs/prepare/21_light.ipynb #07b91519
+# %% ../../nbs/prepare/21_light.ipynb #2dc10c18
 class BodyPix:
     "24 body parts; joints of everybody in the picture"
     def __init__(self,
@@ -321,7 +330,7 @@ class BodyPix:
         out, fit = self.look(picture)
         return Parts(sigmoid(out['segments']), sigmoid(out['part_heatmaps']), fit)
 
-# %% ../../nbs/prepare/21_light.ipynb #2a96e1ac
+# %% ../../nbs/prepare/21_light.ipynb #2649cb0e
 _posenet = ('nose left-eye right-eye left-ear right-ear left-shoulder right-shoulder left-elbow right-elbow '
             'left-wrist right-wrist left-hip right-hip left-knee right-knee left-ankle right-ankle').split()
 _edges = [tuple(_posenet.index(n) for n in edge.split()) for edge in (
@@ -330,7 +339,9 @@ _edges = [tuple(_posenet.index(n) for n in edge.split()) for edge in (
     'left-knee left-ankle', 'nose right-shoulder', 'right-shoulder right-elbow', 'right-elbow right-wrist',
     'right-shoulder right-hip', 'right-hip right-knee', 'right-knee right-ankle')]
 
-# %% ../../nbs/prepare/21_light.ipynb #bcea4c71
+# %% ../../nbs/prepare/21_light.ipynb #611a9524
+_directed = _edges + [(b, a) for a,b in _edges] # there, then back
+
 class _Bodies:
     "BodyPix's outputs for one picture, read joint by joint; places are y, x in pixels of its input"
     def __init__(self, out):
@@ -355,15 +366,14 @@ class _Bodies:
     def body(self, cell, joint): # -> (17 3): y, x, score of all joints of the body that has a joint here
         found = np.full((17,3), -1.)
         found[joint] = *self.at(cell, joint), self.score[(*cell, joint)]
-        steps = [(a, b, e) for e,(a,b) in enumerate(_edges)] + [(b, a, e + 16) for e,(a,b) in enumerate(_edges)]
         for _ in range(17):
-            for a,b,e in steps:
+            for e,(a,b) in enumerate(_directed):
                 if found[a,2] < 0 or found[b,2] >= 0: continue
                 place, score = self.follow(found[a,:2], e, b)
                 found[b] = *place, score
         return found
 
-# %% ../../nbs/prepare/21_light.ipynb #3bd443a5
+# %% ../../nbs/prepare/21_light.ipynb #9b7f0d93
 @patch
 def all(self:_Bodies, least=.4): # -> bodies (17 3), the surest first
     peaks = cv2.dilate(self.score, np.ones((3,3))) # (h w 17)
@@ -376,7 +386,7 @@ def all(self:_Bodies, least=.4): # -> bodies (17 3), the surest first
         if body[:,2].mean() > least: found.append(body)
     return found
 
-# %% ../../nbs/prepare/21_light.ipynb #96c82071
+# %% ../../nbs/prepare/21_light.ipynb #a29a53fd
 @patch
 def people(self:BodyPix,
     pictures:list[np.ndarray], # `(h w 3)` each, uint8, of any size
@@ -384,16 +394,18 @@ def people(self:BodyPix,
     "Joints of everybody in each picture"
     return [self._people(p) for p in pictures]
 
+# %% ../../nbs/prepare/21_light.ipynb #8864c559
 @patch
 def _people(self:BodyPix, picture):
     out, fit = self.look(picture)
     size = picture.shape[:2]
-    named = lambda body: {n: (*fit.back(body[i,1::-1]), body[i,2]) for i,n in enumerate(_posenet)}
-    return [to_joints(named(b), size) for b in _Bodies(out).all()]
+    def placed(body): return np.column_stack([fit.back(body[:,1::-1]), body[:,2]]) # (17 3): x, y, score
+    return [to_joints(dict(zip(_posenet, placed(b))), size) for b in _Bodies(out).all()]
 
-# %% ../../nbs/prepare/21_light.ipynb #1041ffe4
+# %% ../../nbs/prepare/21_light.ipynb #a0b12279
 def _odd(n): return 2*round(n/2) + 1 # the odd number at or above
 
+# %% ../../nbs/prepare/21_light.ipynb #8daea372
 def person_mask(
     there:np.ndarray, # `(h w)`, float32 in [0, 1]: fine probability of a person
     coarse:np.ndarray, # `(h w)`, float32 in [0, 1]: coarse, but seldom wrong
@@ -410,13 +422,12 @@ def person_mask(
     beside = ((person > .5) & ~own).sum()/max((person > .5)[own].sum(), 1)
     return person*own, float(beside)
 
-# %% ../../nbs/prepare/21_light.ipynb #7abff57b
+# %% ../../nbs/prepare/21_light.ipynb #a1f03a54
 def _of_the_skeleton(mask, joints): # (h w) -> (h w) bool: pieces in which joints lie; the largest where none do
     n, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if n < 3: return np.ones(mask.shape, bool)
-    x,y = joints[joints[:,2] > 0,:2].round().astype(int).T
-    inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
-    votes = np.bincount(pieces[y[inside],x[inside]], minlength=n)
+    x,y = joints[(joints[:,2] > 0) & in_picture(joints, mask.shape),:2].round().astype(int).T
+    votes = np.bincount(pieces[y,x], minlength=n)
     votes[0] = 0
     area = stats[:,4].astype(float)
     kept = (votes > 0) & (area > .02*area[1:].max())
@@ -424,7 +435,7 @@ def _of_the_skeleton(mask, joints): # (h w) -> (h w) bool: pieces in which joint
     kept[0] = True
     return kept[pieces]
 
-# %% ../../nbs/prepare/21_light.ipynb #33264250
+# %% ../../nbs/prepare/21_light.ipynb #a2fdf7ec
 def nearest_label(
     labels:np.ndarray, # `(h w)`, uint8, 0: none
 ) -> np.ndarray: # `(h w)`, uint8
@@ -437,10 +448,10 @@ def nearest_label(
     table[places[here]] = labels[here]
     return table[places]
 
-# %% ../../nbs/prepare/21_light.ipynb #6c54e6e4
-limbs = {f'{side}-{limb}': [COCO[f'{side}-{j}'] for j in joints] # in the order of LIP's arms and legs
-         for limb,joints in (('arm', ('shoulder','elbow','wrist')), ('leg', ('hip','knee','ankle')))
-         for side in ('left','right')}
+# %% ../../nbs/prepare/21_light.ipynb #9dbe3994
+_chains = ('left-shoulder left-elbow left-wrist', 'right-shoulder right-elbow right-wrist',
+           'left-hip left-knee left-ankle', 'right-hip right-knee right-ankle') # in the order of LIP's arms and legs
+limbs = [[COCO[n] for n in chain.split()] for chain in _chains]
 _far = 1e6
 
 def limb_distances(
@@ -452,22 +463,23 @@ def limb_distances(
     y,x = np.mgrid[1.5:h:4, 1.5:w:4].astype(np.float32)
     points = np.stack([x, y], -1)
     out = np.empty((4, h, w), np.float32)
-    for k,chain in enumerate(limbs.values()):
-        bones = [_to_bone(points, joints[a,:2], joints[b,:2]) for a,b in zip(chain, chain[1:])
-                 if joints[a,2] > 0 and joints[b,2] > 0]
-        out[k] = cv2.resize(np.min(bones, 0), (w, h)) if bones else _far
+    for k,chain in enumerate(limbs):
+        bones = [joints[[a,b]] for a,b in zip(chain, chain[1:]) if joints[[a,b],2].all()] # (2 3) each
+        far = [_to_bone(points, *ends[:,:2]) for ends in bones]
+        out[k] = cv2.resize(np.min(far, 0), (w, h)) if far else _far
     return out
 
-# %% ../../nbs/prepare/21_light.ipynb #d3698162
+# %% ../../nbs/prepare/21_light.ipynb #e2a6b335
 def _to_bone(points, a, b): # `(... 2)`; ends of a bone -> distances `(...)`
     along = (b - a).astype(np.float32)
     t = np.clip((points - a)@along/max(along@along, 1e-6), 0, 1)
     return np.linalg.norm(points - a - t[...,None]*along, axis=-1).astype(np.float32)
 
-# %% ../../nbs/prepare/21_light.ipynb #0aad52a5
+# %% ../../nbs/prepare/21_light.ipynb #cc067a71
 def _parts(*names): # numbers of the DensePose parts whose names hold one of these words
     return [i for i,n in enumerate(densepose_names) if any(w in n for w in names)]
 
+# %% ../../nbs/prepare/21_light.ipynb #52c55f27
 _torso, _head = _parts('torso'), _parts('head')
 _left_arm, _right_arm = ([i for i in _parts('arm', 'hand') if side in densepose_names[i]] for side in ('left','right'))
 _left_leg, _right_leg = ([i for i in _parts('leg') if side in densepose_names[i]] for side in ('left','right'))
@@ -479,7 +491,7 @@ def _table(parts): # DensePose parts -> for each number whether it is one
     table[parts] = True
     return table
 
-# %% ../../nbs/prepare/21_light.ipynb #a04a5d93
+# %% ../../nbs/prepare/21_light.ipynb #2598d929
 def part_labels(
     probs:np.ndarray, # `(h' w' 24)`, float32: BodyPix's parts, at half the size
     person:np.ndarray, # `(h w)`, float32
@@ -495,7 +507,7 @@ def part_labels(
     parts = _legs_below_hips(parts, joints, far)
     return _turned(parts, joints)
 
-# %% ../../nbs/prepare/21_light.ipynb #5de78e67
+# %% ../../nbs/prepare/21_light.ipynb #05323a7a
 _arms_of_bodypix, _legs_of_bodypix = slice(2, 12), slice(14, 24)
 
 def _where_limbs_are(probs, far, height): # no arms where legs are much nearer, no legs where arms are
@@ -507,21 +519,23 @@ def _where_limbs_are(probs, far, height): # no arms where legs are much nearer, 
     out[...,_legs_of_bodypix] *= np.clip(1.5 - nearer, 0, 1)[...,None]
     return out
 
-# %% ../../nbs/prepare/21_light.ipynb #abdd6855
+# %% ../../nbs/prepare/21_light.ipynb #8d826f1e
 def _own_side(parts, far): # left and right limbs by the nearest bone
     margin = parts.shape[0]/64
     for left,right,(l,r) in ((_left_arm, _right_arm, far[:2]),
                              (_left_leg + [_left_foot], _right_leg + [_right_foot], far[2:])):
-        known = (l < _far) & (r < _far)
-        wrong = _table(right)[parts] & (l + margin < r) | _table(left)[parts] & (r + margin < l)
-        parts = np.where(wrong & known, _mirrored[parts], parts)
+        if max(l.min(), r.min()) >= _far: continue
+        wrong_right = _table(right)[parts] & (l + margin < r)
+        wrong_left = _table(left)[parts] & (r + margin < l)
+        parts = np.where(wrong_right | wrong_left, _mirrored[parts], parts)
     return parts
 
-# %% ../../nbs/prepare/21_light.ipynb #d322fabe
+# %% ../../nbs/prepare/21_light.ipynb #0baca298
 def _heights(joints, *names): # mean y of a pair of joints, for each name; None where one was not found
     pairs = [joints[[COCO[f'left-{n}'], COCO[f'right-{n}']]] for n in names]
     return [float(p[:,1].mean()) if p[:,2].all() else None for p in pairs]
 
+# %% ../../nbs/prepare/21_light.ipynb #e6b25237
 def _legs_below_hips(parts, joints, far): # torso that reaches down the thighs is leg; so are feet above the knees
     hip, knee = _heights(joints, 'hip', 'knee')
     if hip is None or knee is None or knee <= hip: return parts
@@ -533,17 +547,19 @@ def _legs_below_hips(parts, joints, far): # torso that reaches down the thighs i
     numbers = np.array([[DENSEPOSE[n] for n in row] for row in names], np.uint8)
     return np.where(low, numbers[upper.astype(int)*np.ones_like(parts), left.astype(int)], parts)
 
-# %% ../../nbs/prepare/21_light.ipynb #f3c1f052
+# %% ../../nbs/prepare/21_light.ipynb #ecee6f3f
 def facing(
     joints:np.ndarray, # `(18 3)`
 ) -> bool|None: # True: towards us; None: it cannot be told, as from the side
     "Does the person face us?"
-    wide = [joints[COCO[f'left-{n}'],0] - joints[COCO[f'right-{n}'],0] for n in ('shoulder','hip')]
-    found = all(joints[COCO[f'{s}-{n}'],2] > 0 for n in ('shoulder','hip') for s in ('left','right'))
-    neck_to_hip = abs(joints[COCO['neck'],1] - joints[[COCO['left-hip'], COCO['right-hip']],1].mean())
-    clear = (wide[0] > 0) == (wide[1] > 0) and abs(wide[0]) + abs(wide[1]) > .2*neck_to_hip
-    return bool(wide[0] > 0) if found and clear else None
+    trunk = joints[[COCO[f'{s}-{n}'] for n in ('shoulder','hip') for s in ('left','right')]].reshape(2, 2, 3)
+    if not trunk[...,2].all(): return None
+    wide = trunk[:,0,0] - trunk[:,1,0] # of shoulders, of hips: left minus right
+    long = abs(trunk[0,:,1].mean() - trunk[1,:,1].mean())
+    clear = wide[0]*wide[1] > 0 and np.abs(wide).sum() > .2*long
+    return bool(wide[0] > 0) if clear else None
 
+# %% ../../nbs/prepare/21_light.ipynb #fdcf50da
 def _turned(parts, joints): # front and back of torso and legs
     front = facing(joints)
     if front is None: return parts
@@ -553,14 +569,14 @@ def _turned(parts, joints): # front and back of torso and legs
         if 'torso' in name or 'leg' in name: table[i] = DENSEPOSE[name.replace('front', side).replace('back', side)]
     return table[parts]
 
-# %% ../../nbs/prepare/21_light.ipynb #958a682e
+# %% ../../nbs/prepare/21_light.ipynb #a7c0d52d
 _bone_of = {} # part -> its bone's ends, names of joints; the torso's is made of two
 for _side in ('left','right'):
     for _names,_a,_b in (('upper-arm','shoulder','elbow'), ('lower-arm','elbow','wrist'), ('hand','elbow','wrist'),
                          ('upper-leg','hip','knee'), ('lower-leg','knee','ankle'), ('foot','knee','ankle')):
         for _i in _parts(f'{_side}-{_names}'): _bone_of[_i] = COCO[f'{_side}-{_a}'], COCO[f'{_side}-{_b}']
 
-# %% ../../nbs/prepare/21_light.ipynb #a589bec5
+# %% ../../nbs/prepare/21_light.ipynb #6eee5b3a
 def _direction(part, joints): # unit vector along a part
     down = np.float32([0, 1])
     if part in _torso: ends = joints[1], joints[[COCO['left-hip'], COCO['right-hip']]].mean(0)
@@ -570,7 +586,7 @@ def _direction(part, joints): # unit vector along a part
     length = np.hypot(*way)
     return way/length if ends[0][2] > 0 and ends[1][2] > 0 and length > 1 else down
 
-# %% ../../nbs/prepare/21_light.ipynb #c3c62e0b
+# %% ../../nbs/prepare/21_light.ipynb #929e5643
 def _across(t, s, n=12): # of a part's pixels, `(k,)`: share along it, place across it -> share across it
     rows = np.minimum((t*n).astype(int), n - 1)
     first, last = np.full(n, np.inf), np.full(n, -np.inf)
@@ -580,7 +596,7 @@ def _across(t, s, n=12): # of a part's pixels, `(k,)`: share along it, place acr
     first, last = (np.interp(t*n - .5, used, ends[used]) for ends in (first, last))
     return ((s - first)/np.maximum(last - first, 1)).clip(0, 1)
 
-# %% ../../nbs/prepare/21_light.ipynb #62f55902
+# %% ../../nbs/prepare/21_light.ipynb #8e39d736
 def part_chart(
     parts:np.ndarray, # `(h w)`, uint8: DensePose parts
     joints:np.ndarray, # `(18 3)`
@@ -597,13 +613,13 @@ def part_chart(
         iuv[y,x,1:] = np.stack([_across(t, s), t], 1)*255 + .5
     return iuv
 
-# %% ../../nbs/prepare/21_light.ipynb #91497bd0
+# %% ../../nbs/prepare/21_light.ipynb #3eca2361
 def _hem_score(image, cloth, torso, joints): # (h w): above 0 where cloth of the trunk is of the lower garment; or None
     shoulder, hip = _heights(joints, 'shoulder', 'hip')
     if shoulder is None or hip is None or hip - shoulder < 4: return None
     length = hip - shoulder
-    y = np.arange(cloth.shape[0], dtype=np.float32)[:,None]
-    by_height = np.clip((y - shoulder - .88*length)/(.12*length), -3, 3)*np.ones_like(cloth, np.float32)
+    y = np.mgrid[:cloth.shape[0],:cloth.shape[1]][0].astype(np.float32)
+    by_height = np.clip((y - shoulder - .88*length)/(.12*length), -3, 3)
     upper = cloth & torso & (y < shoulder + .55*length)
     lower = cloth & (y > hip + .12*length)
     if min(upper.sum(), lower.sum()) < cloth.size//1000: return by_height
@@ -611,22 +627,23 @@ def _hem_score(image, cloth, torso, joints): # (h w): above 0 where cloth of the
     weight = 1 - np.clip((alike - .3)/.5, 0, 1)
     return 1.2*weight*by_colour + (.45 + 1.5*(1 - weight))*by_height
 
-# %% ../../nbs/prepare/21_light.ipynb #fc16b94b
+# %% ../../nbs/prepare/21_light.ipynb #e19add4c
 def _colour_score(image, upper, lower, where): # (h w): log odds of `lower`'s colours over `upper`'s; how alike they are
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB) >> 4
-    bins = (lab[...,0].astype(int) << 8) + (lab[...,1].astype(int) << 4) + lab[...,2]
+    bins = lab.astype(int)@[256, 16, 1]
     up, low = (_histogram(bins[m]) for m in (upper, lower))
-    odds = np.clip(np.log(low + 1e-4) - np.log(up + 1e-4), -4, 4).astype(np.float32)[bins]*where
+    odds = np.clip(np.log((low + 1e-4)/(up + 1e-4)), -4, 4).astype(np.float32)[bins]*where
     size = (_odd(7*image.shape[0]/256),)*2
     share = cv2.blur(where.astype(np.float32), size)
     return cv2.blur(odds, size)/np.maximum(share, 1e-3), float(np.sqrt(up*low).sum())
 
+# %% ../../nbs/prepare/21_light.ipynb #3ac4479c
 def _histogram(bins): # of colours -> (4096,), smooth, sums to 1
     counts = np.bincount(bins, minlength=4096).astype(np.float32).reshape(16, 16, 16)
-    smooth = cv2.GaussianBlur(counts, (3,3), .6).ravel() + 1e-6 # over a and b, per lightness: channels stay apart
+    smooth = cv2.GaussianBlur(counts, (3,3), .6).ravel() + 1e-6 # over two of the three: channels stay apart
     return smooth/smooth.sum()
 
-# %% ../../nbs/prepare/21_light.ipynb #1bcc34a0
+# %% ../../nbs/prepare/21_light.ipynb #3e5692da
 def lip_labels(
     probs:np.ndarray, # `(h w 6)`, float32: the segmenter's classes
     known, # of this frame: `image`, `joints`, `person`, `parts`, `memory`
@@ -645,7 +662,7 @@ def lip_labels(
     if _is_skirt(is_['clothes'], known): labels[labels == LIP['pants']] = LIP['skirt']
     return labels
 
-# %% ../../nbs/prepare/21_light.ipynb #533e9148
+# %% ../../nbs/prepare/21_light.ipynb #3e3bc919
 def _label_skin(labels, skin, near, joints, far): # by the nearest part; on the belly by the nearest limb
     for parts,name in ((_left_arm, 'left-arm'), (_right_arm, 'right-arm'), (_left_leg, 'left-leg'),
                        (_right_leg, 'right-leg'), (_head + _torso, 'face')):
@@ -653,10 +670,10 @@ def _label_skin(labels, skin, near, joints, far): # by the nearest part; on the 
     shoulder, hip = _heights(joints, 'shoulder', 'hip')
     if shoulder is None or hip is None: return
     y = np.arange(labels.shape[0])[:,None]
-    low = skin & _table(_torso)[near] & (y > shoulder + .35*(hip - shoulder)) & (far.min(0) < _far)
-    labels[low] = LIP['left-arm'] + far.argmin(0)[low]
+    low = skin & _table(_torso)[near] & (y > shoulder + .35*(hip - shoulder))
+    if far.min() < _far: labels[low] = LIP['left-arm'] + far.argmin(0)[low]
 
-# %% ../../nbs/prepare/21_light.ipynb #585f7076
+# %% ../../nbs/prepare/21_light.ipynb #2a06c9ce
 def _label_cloth(labels, cloth, near, known): # upper or lower garment
     torso, arms = _table(_torso)[near], _table(_left_arm + _right_arm)[near]
     legs = _table(_left_leg + _right_leg + [_left_foot, _right_foot])[near]
@@ -669,7 +686,7 @@ def _label_cloth(labels, cloth, near, known): # upper or lower garment
     between = trunk & (np.arange(labels.shape[0])[:,None] >= shoulder + .55*(hip - shoulder))
     labels[between] = np.where(score > 0, LIP['pants'], LIP['upper-clothes'])[between]
 
-# %% ../../nbs/prepare/21_light.ipynb #815aafea
+# %% ../../nbs/prepare/21_light.ipynb #daf9f202
 def _label_ends(labels, is_, near, joints): # shoes, hair, face; hats, which are above the eyes
     other = is_['clothes'] | is_['body-skin'] | is_['others']
     labels[other & (near == _left_foot)] = LIP['left-shoe']
@@ -681,7 +698,7 @@ def _label_ends(labels, is_, near, joints): # shoes, hair, face; hats, which are
     above = np.arange(labels.shape[0])[:,None] < eyes[:,1].mean()
     labels[is_['others'] & _table(_head)[near] & above] = LIP['hat']
 
-# %% ../../nbs/prepare/21_light.ipynb #f01e8a41
+# %% ../../nbs/prepare/21_light.ipynb #9ea1e233
 def _without_crumbs(labels): # thin strips and small pieces of cloth take the label beside them
     wide = np.ones((_odd(3*labels.shape[0]/256),)*2, np.uint8)
     for name in ('upper-clothes', 'pants'):
@@ -695,18 +712,21 @@ def _without_crumbs(labels): # thin strips and small pieces of cloth take the la
         labels = np.where(crumbs, nearest_label(labels*~crumbs), labels)
     return labels
 
-# %% ../../nbs/prepare/21_light.ipynb #4cde7a64
+# %% ../../nbs/prepare/21_light.ipynb #58c85ba5
 def _between_thighs(cloth, joints): # share of cloth between the thighs and between the knees, the smaller; or None
     ends = joints[[COCO['left-hip'], COCO['left-knee'], COCO['right-hip'], COCO['right-knee']]]
     if not ends[:,2].all(): return None
-    left, right = (.45*a + .55*b for a,b in ((ends[0], ends[1]), (ends[2], ends[3])))
-    shares = []
-    for p,q in ((left, right), (ends[1], ends[3])):
-        n = max(8, int(np.hypot(*(p - q)[:2])))
-        x,y = np.linspace(p[:2], q[:2], n).round().astype(int).T
-        shares.append(cloth[y.clip(0, cloth.shape[0] - 1), x.clip(0, cloth.shape[1] - 1)].mean())
-    return min(shares)
+    knees, hips = ends[1::2,:2], ends[::2,:2]
+    return min(_share_between(cloth, *pair) for pair in (.45*hips + .55*knees, knees))
 
+# %% ../../nbs/prepare/21_light.ipynb #cbda3fb5
+def _share_between(cloth, p, q): # share of cloth on the line between two places
+    n = max(8, int(np.hypot(*(p - q))))
+    most = np.array(cloth.shape[::-1]) - 1
+    x,y = np.linspace(p, q, n).round().astype(int).clip(0, most).T
+    return cloth[y,x].mean()
+
+# %% ../../nbs/prepare/21_light.ipynb #b580fca5
 def _is_skirt(cloth, known): # `memory` keeps the average and the last answer
     share, memory = _between_thighs(cloth, known.joints), known.memory
     if share is not None:
@@ -716,7 +736,7 @@ def _is_skirt(cloth, known): # `memory` keeps the average and the last answer
     memory['skirt'] = memory.get('thighs', 0) > least
     return memory['skirt']
 
-# %% ../../nbs/prepare/21_light.ipynb #0b593ebe
+# %% ../../nbs/prepare/21_light.ipynb #3064c81f
 _google = 'https://storage.googleapis.com/mediapipe-'
 pose_file = ModelFile(
     'pose_landmark_heavy.tflite', f'{_google}assets/pose_landmark_heavy.tflite',
@@ -731,7 +751,7 @@ parts_file = ModelFile(
     'bodypix_mobilenet_v1_075_720_1280_16_quant.tflite',
     '6abaed4ad9080cafd327d0f03fd23f0c46d4409b75b6e23abde9a35582067696', 1.5)
 
-# %% ../../nbs/prepare/21_light.ipynb #9ce3a445
+# %% ../../nbs/prepare/21_light.ipynb #6aa6b905
 def load_pose(
     models:str='', # folder of model files
     device:str='cpu', # it runs on the CPU
@@ -742,6 +762,7 @@ def load_pose(
     pose.bodies = lambda: BodyPix(model_path(parts_file, models), threads)
     return pose
 
+# %% ../../nbs/prepare/21_light.ipynb #e2b0637a
 @patch
 def people(self:BlazePose,
     pictures:list[np.ndarray], # `(h w 3)` each, uint8, of any size
@@ -750,7 +771,7 @@ def people(self:BlazePose,
     if not hasattr(self.bodies, 'people'): self.bodies = self.bodies()
     return self.bodies.people(pictures)
 
-# %% ../../nbs/prepare/21_light.ipynb #f89b0f51
+# %% ../../nbs/prepare/21_light.ipynb #bd4ed756
 def load_classes(
     models:str='', # folder of model files
     device:str='cpu', # it runs on the CPU
@@ -759,6 +780,7 @@ def load_classes(
     "The selfie segmenter"
     return SelfieClasses(model_path(classes_file, models), threads)
 
+# %% ../../nbs/prepare/21_light.ipynb #be99b6a1
 def load_parts(
     models:str='', # folder of model files
     device:str='cpu', # it runs on the CPU
@@ -767,7 +789,7 @@ def load_parts(
     "BodyPix"
     return BodyPix(model_path(parts_file, models), threads)
 
-# %% ../../nbs/prepare/21_light.ipynb #8b7fa0dc
+# %% ../../nbs/prepare/21_light.ipynb #29ae423f
 def load_dis(
     models:str='', # not needed
     device:str='cpu', # it runs on the CPU
@@ -776,7 +798,7 @@ def load_dis(
     "Optical flow by dense inverse search, as OpenCV has it"
     return lambda now, before: [estimate_flow(n, b) for n,b in zip(now, before)]
 
-# %% ../../nbs/prepare/21_light.ipynb #b88ee053
+# %% ../../nbs/prepare/21_light.ipynb #18ee2e4b
 _lite, _apache = 'ai_edge_litert', 'Apache-2.0'
 ANNOTATORS.add(Annotator('blazepose', 'pose', 'BlazePose GHUM heavy; everybody is found by BodyPix', _apache,
                          (pose_file, parts_file), load_pose, package=_lite))

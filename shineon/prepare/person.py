@@ -7,12 +7,12 @@ __all__ = ['Located', 'PersonFrame', 'flow_to_previous', 'carried', 'LabelSmooth
            'PersonAnnotator', 'Known', 'enlarge_labels', 'find_person', 'changed_labels', 'doubts_about', 'joints_box',
            'tracks_of', 'chosen_track']
 
-# %% ../../nbs/prepare/23_person.ipynb #dcf0a753
+# %% ../../nbs/prepare/23_person.ipynb #b80876a7
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -26,9 +26,9 @@ from ..core.errors import DataError, OptionError, at_least
 from ..core.media import estimate_flow
 from ..data.labels import COCO
 from .annotators import annotator_for
-from .light import part_chart, person_mask
+from .light import in_picture, part_chart, person_mask
 
-# %% ../../nbs/prepare/23_person.ipynb #4ee9c44f
+# %% ../../nbs/prepare/23_person.ipynb #652705be
 @dataclass
 class Located:
     "Where the person is in a frame of any size"
@@ -36,7 +36,7 @@ class Located:
     joints:np.ndarray # `(18 3)`: x, y in pixels of the frame, confidence; zeros where not found
     others:int=0 # further people seen
 
-# %% ../../nbs/prepare/23_person.ipynb #d5b7491e
+# %% ../../nbs/prepare/23_person.ipynb #a91c280e
 @dataclass
 class PersonFrame:
     "A frame and what was found in it"
@@ -48,11 +48,12 @@ class PersonFrame:
     doubts:tuple[str,...]=() # names of what is doubtful, see `doubts_about`
     flow:np.ndarray|None=None # `(h w 2)`, float32, pixels: to the frame before, by `dis`; None in the first frame
 
-# %% ../../nbs/prepare/23_person.ipynb #0d1574e6
+# %% ../../nbs/prepare/23_person.ipynb #a2e47f75
 @lru_cache(4)
 def _flow_by(how, models, device): # the loaded annotator
     return annotator_for('flow', how).load(models, device, 1)
 
+# %% ../../nbs/prepare/23_person.ipynb #ed53a5ac
 def flow_to_previous(
     current:np.ndarray, # `(h w 3)`, uint8
     previous:np.ndarray, # the frame before, of the same size
@@ -63,10 +64,11 @@ def flow_to_previous(
     "Optical flow from a frame to the one before"
     return _flow_by(how, models, device)([current], [previous])[0]
 
-# %% ../../nbs/prepare/23_person.ipynb #bd4b1bd0
+# %% ../../nbs/prepare/23_person.ipynb #ad688436
 @lru_cache(4)
 def _places(h, w): return np.stack(np.meshgrid(np.arange(w), np.arange(h)), -1).astype(np.float32) # (h w 2): x, y
 
+# %% ../../nbs/prepare/23_person.ipynb #72bb81cc
 def carried(
     x:np.ndarray, # `(h w)` or `(h w c)`, of the previous frame
     flow:np.ndarray, # `(h w 2)`, pixels, from this frame to the previous one
@@ -75,11 +77,11 @@ def carried(
     "Something of the previous frame, moved to where it is now"
     return cv2.remap(x, flow + _places(*flow.shape[:2]), None, how, borderMode=cv2.BORDER_REPLICATE)
 
-# %% ../../nbs/prepare/23_person.ipynb #0999306e
+# %% ../../nbs/prepare/23_person.ipynb #4fd179b1
 class LabelSmoother:
     "Label maps in which the past has a vote"
     def __init__(self,
-        weight:float=.55, # of the past, 0: none
+        weight:float=.68, # of the past, 0: none
     ): self.weight, self.scores = weight, {}
 
     def __call__(self,
@@ -90,9 +92,9 @@ class LabelSmoother:
         "The smoothed labels of the next frame"
         if not self.weight: return labels
         past = {} if flow is None else {k: carried(s, flow) for k,s in self.scores.items()}
-        share = self.weight*(1 if trust is None else trust) if past else 0
-        self.scores = {k: past.get(k, np.float32(0))*share + (labels == k)*(1 - share)
-                       for k in sorted({*past, *np.unique(labels).tolist()})}
+        share = self.weight*(np.float32(1) if trust is None else trust)*bool(past)
+        names = sorted({*past, *np.unique(labels).tolist()})
+        self.scores = {k: past.get(k, 0)*share + (labels == k)*(1 - share) for k in names}
         return self._winners()
 
     def _winners(self): # and labels that have faded are forgotten
@@ -103,7 +105,7 @@ class LabelSmoother:
         self.scores = {k: s.astype(np.float32) for k,s in self.scores.items() if s.max() > .02}
         return winner
 
-# %% ../../nbs/prepare/23_person.ipynb #cdc7ca0d
+# %% ../../nbs/prepare/23_person.ipynb #2edcad0d
 def smooth_joints(
     window:np.ndarray, # `(n 18 3)`: joints of some frames in a row
     i:int, # number of the frame in the window
@@ -115,12 +117,12 @@ def smooth_joints(
     ordered = np.sort(np.where(found[...,None], window[...,:2], np.inf), 0) # those found come first
     pick = lambda k: np.take_along_axis(ordered, np.maximum(k, 0)[None,:,None].repeat(2, -1), 0)[0] # (18 2)
     medians = (pick((count - 1)//2) + pick(count//2*(count > 0)))/2
-    between = found[:i].any(0) & found[i+1:].any(0) & (count >= min(len(window)/2, 2))
-    kept = found[i] | between
+    between = found[:i].any(0) & found[i+1:].any(0)
+    kept = found[i] | between & (count >= min(len(window)/2, 2))
     sure = np.where(found[i], window[i,:,2], np.where(found, window[...,2], 1).min(0))
     return np.where(kept[:,None], np.column_stack([medians, sure]), 0).astype(np.float32)
 
-# %% ../../nbs/prepare/23_person.ipynb #c33ae6c9
+# %% ../../nbs/prepare/23_person.ipynb #ede6f017
 class FolderAnnotator:
     "Annotations that lie in a folder, a file a frame"
     def __init__(self,
@@ -146,7 +148,7 @@ class FolderAnnotator:
         size = picture.shape[:2]
         return self.file.load(self.paths[i], placement or ResizeCrop(size, *size))
 
-# %% ../../nbs/prepare/23_person.ipynb #ba44006f
+# %% ../../nbs/prepare/23_person.ipynb #b0c6911f
 _nearest = cv2.INTER_NEAREST
 _kinds = dict(pose='keypoints', parse='parse', densepose='densepose') # kind of annotator -> kind of file
 
@@ -170,30 +172,31 @@ class PersonAnnotator:
         for kind,name in self.by.items(): self._check(kind, name)
         self.loaded = {}
 
-# %% ../../nbs/prepare/23_person.ipynb #47d63835
+# %% ../../nbs/prepare/23_person.ipynb #b5c0d6a9
 @patch
 def _check(self:PersonAnnotator, kind, name): # `OptionError` for what is neither an annotator nor a folder
     if self._is_folder(name): return
     if '/' in name or os.sep in name: raise OptionError(f'{kind}: no such folder', name, 'Name one that exists')
     annotator_for(kind, name)
 
+# %% ../../nbs/prepare/23_person.ipynb #6cfd87ce
 @patch
 def _is_folder(self:PersonAnnotator, name): return os.path.isdir(name)
 
-# %% ../../nbs/prepare/23_person.ipynb #06a0215c
+# %% ../../nbs/prepare/23_person.ipynb #cb2148dd
 @patch(as_prop=True)
 def names(self:PersonAnnotator) -> list[str]: # `check_models(names, models)` gets their files
     "Names of the annotators at work, folders left out"
     return [n for n in self.by.values() if not self._is_folder(n)]
 
-# %% ../../nbs/prepare/23_person.ipynb #86e735fa
+# %% ../../nbs/prepare/23_person.ipynb #852b0e64
 @patch(as_prop=True)
 def made_by(self:PersonAnnotator) -> dict[str,str]: # keypoints, parse, densepose -> name; of a folder its name
     "Who makes what, for the record of a data set"
     said = {k: f'files of {Path(n).name}' if self._is_folder(n) else n for k,n in self.by.items()}
     return {_kinds[k]: v for k,v in said.items()}
 
-# %% ../../nbs/prepare/23_person.ipynb #1255362f
+# %% ../../nbs/prepare/23_person.ipynb #d3daa7e2
 @patch
 def _model(self:PersonAnnotator, kind): # loaded once
     if kind not in self.loaded:
@@ -202,17 +205,19 @@ def _model(self:PersonAnnotator, kind): # loaded once
         else: self.loaded[kind] = annotator_for(kind, name).load(self.models, self.device, self.threads)
     return self.loaded[kind]
 
+# %% ../../nbs/prepare/23_person.ipynb #6ee716ad
 @patch
 def _look(self:PersonAnnotator, kind, numbers, pictures, placements): # results of a batch, one a picture
     model = self._model(kind)
     if not isinstance(model, FolderAnnotator): return model(pictures)
     return [model.read(*of) for of in zip(numbers, pictures, placements)]
 
-# %% ../../nbs/prepare/23_person.ipynb #3e313d78
+# %% ../../nbs/prepare/23_person.ipynb #eccb5d6a
 def _batches(items, n): # lists of n
     items = iter(items)
     while batch := list(islice(items, n)): yield batch
 
+# %% ../../nbs/prepare/23_person.ipynb #777c3437
 @patch
 def _looked(self:PersonAnnotator, frames, placements): # picture, placement, kind -> result; for each frame, in order
     items = zip(range(2**62), frames, placements)
@@ -229,7 +234,7 @@ def _looked(self:PersonAnnotator, frames, placements): # picture, placement, kin
     finally:
         for pool in pools.values(): pool.shutdown(cancel_futures=True)
 
-# %% ../../nbs/prepare/23_person.ipynb #b37d4bac
+# %% ../../nbs/prepare/23_person.ipynb #f6a2015e
 def _windows(items, reach): # for each item: it and up to `reach` before and after; its number among them
     none = object()
     window = deque([none]*reach, maxlen=2*reach + 1)
@@ -239,29 +244,32 @@ def _windows(items, reach): # for each item: it and up to `reach` before and aft
         before = sum(o is not none for o in islice(window, reach))
         yield [o for o in window if o is not none], before
 
-# %% ../../nbs/prepare/23_person.ipynb #50dced5c
+# %% ../../nbs/prepare/23_person.ipynb #6b439a3d
 @dataclass
 class Known:
     "What is known of a frame while its annotations are made"
     image:np.ndarray # `(h w 3)`, uint8
     joints:np.ndarray # `(18 3)`
     memory:dict # of this video: what annotators keep from frame to frame
+    flow:np.ndarray|None=None # `(h w 2)`, pixels, to the frame before
+    trust:np.ndarray|None=None # `(h w)` in [0, 1]: where the frame before, moved along, looks like this one
     person:np.ndarray|None=None # `(h w)`, float32 in [0, 1]
     parts:np.ndarray|None=None # `(h w)`, uint8: DensePose parts
 
-# %% ../../nbs/prepare/23_person.ipynb #a72b775c
+# %% ../../nbs/prepare/23_person.ipynb #9db15d5e
 def _resized(x, size, how=cv2.INTER_LINEAR): # (h w [c]) -> of another size
     if x.shape[:2] == tuple(size): return x
     smaller = size[0] < x.shape[0] and how == cv2.INTER_LINEAR
     return cv2.resize(x, tuple(size)[::-1], interpolation=cv2.INTER_AREA if smaller else how)
 
+# %% ../../nbs/prepare/23_person.ipynb #1d87caaf
 def _moved_joints(joints, old, new): # of a picture of size `old` -> of size `new`
     scale = np.array(new[::-1])/old[::-1]
     out = joints.copy()
     out[:,:2] = ((joints[:,:2] + .5)*scale - .5)*(joints[:,2:] > 0)
     return out
 
-# %% ../../nbs/prepare/23_person.ipynb #a5b64298
+# %% ../../nbs/prepare/23_person.ipynb #316b04dd
 def enlarge_labels(
     labels:np.ndarray, # `(h w)`, uint8
     size:tuple[int,int], # height and width wanted
@@ -275,7 +283,7 @@ def enlarge_labels(
         best[higher], out[higher] = mask[higher], k
     return out
 
-# %% ../../nbs/prepare/23_person.ipynb #33528701
+# %% ../../nbs/prepare/23_person.ipynb #e782b4af
 def find_person(
     known:Known, # of this frame: `image`, `joints`
     parse, # result of the parse annotator
@@ -287,18 +295,22 @@ def find_person(
     if hasattr(densepose, 'coarse'): coarse = densepose.coarse(size)
     else: coarse = (_resized(densepose, size, _nearest)[...,0] > 0).astype(np.float32)
     ends = densepose.ends(size) if hasattr(densepose, 'ends') else 1.
-    return person_mask(parse.there(size, ends), coarse, known.joints)
+    there, before = parse.there(size, ends), known.memory.get('there')
+    if before is not None and known.flow is not None: there += .5*known.trust*(carried(before, known.flow) - there)
+    known.memory['there'] = there
+    return person_mask(there, coarse, known.joints)
 
-# %% ../../nbs/prepare/23_person.ipynb #ba1b6c55
+# %% ../../nbs/prepare/23_person.ipynb #76132332
 def _finished(result, known): # of an annotator -> array at the size of the picture
     if hasattr(result, 'finish'): return result.finish(known)
     return _resized(np.asarray(result), known.image.shape[:2], _nearest)
 
+# %% ../../nbs/prepare/23_person.ipynb #22190f51
 def _work_size(size, parse): # at which labels are made: more pixels than the small networks see tell nothing new
     if not hasattr(parse, 'finish') or size[0] <= 320: return size
     return 256, round(256*size[1]/size[0])
 
-# %% ../../nbs/prepare/23_person.ipynb #0909b7b2
+# %% ../../nbs/prepare/23_person.ipynb #2492a887
 def changed_labels(
     now:np.ndarray, # `(h w)`, uint8
     before:np.ndarray, # labels of the previous frame
@@ -309,11 +321,11 @@ def changed_labels(
     either = (now > 0) | (moved > 0)
     return float((now != moved)[either].mean()) if either.any() else 0.
 
-# %% ../../nbs/prepare/23_person.ipynb #75e5d74a
+# %% ../../nbs/prepare/23_person.ipynb #c59635a5
 class _Video: # what is kept from frame to frame of a video
     def __init__(self, smooth):
         self.memory, self.before, self.parse, self.areas = {}, None, None, deque(maxlen=51)
-        self.smoothers = {k: LabelSmoother(.55 if smooth > 1 else 0) for k in ('parse','parts')}
+        self.smoothers = {k: LabelSmoother(.68 if smooth > 1 else 0) for k in ('parse','parts')}
 
     def smoothed(self, kind, labels, flow, trust): return self.smoothers[kind](labels, flow, trust)
 
@@ -331,14 +343,14 @@ class _Video: # what is kept from frame to frame of a video
         self.before, self.parse = known.image, parse
         return said
 
-# %% ../../nbs/prepare/23_person.ipynb #9eb911ee
+# %% ../../nbs/prepare/23_person.ipynb #5b5b24d9
 _trunk = [COCO[f'{side}-{j}'] for j in ('shoulder','hip') for side in ('left','right')]
 
 def doubts_about(
     joints:np.ndarray, # `(18 3)`, smoothed
     raw:np.ndarray, # `(18 3)`, as they were found
     area:float, # share of the picture that is the person
-    areas:Iterable[float], # the same in the last frames
+    areas:list[float], # the same in the last frames
     changed:float, # share of the labels that changed
     beside:float, # what lies beside the person, as a share of them
     height:int, # of the picture
@@ -347,11 +359,12 @@ def doubts_about(
     if area < .01 and not joints[:,2].any(): return ('nobody found',)
     both = [j for j in _trunk if joints[j,2] > 0 and raw[j,2] > 0]
     jump = max((np.hypot(*(joints[j] - raw[j])[:2]) for j in both), default=0)
-    told = {'person lost': bool(areas) and area < .5*np.median(areas), 'joints jump': jump > height/15,
+    usual = np.median(areas) if areas else 0
+    told = {'person lost': area < max(.02, .5*usual), 'joints jump': jump > height/15,
             'parse flickers': changed > .15, 'several people': beside > .25}
     return tuple(name for name,true in told.items() if true)
 
-# %% ../../nbs/prepare/23_person.ipynb #16ecb8b2
+# %% ../../nbs/prepare/23_person.ipynb #f56d9389
 @patch
 def annotate(self:PersonAnnotator,
     frames:Iterable[np.ndarray], # `(h w 3)` each, uint8: cropped round the person, all of one size
@@ -367,12 +380,13 @@ def annotate(self:PersonAnnotator,
         joints = smooth_joints(np.stack(raw), i)
         yield self._frame(video, picture, tuple(size or picture.shape[:2]), joints, raw[i], seen)
 
-# %% ../../nbs/prepare/23_person.ipynb #5272957a
+# %% ../../nbs/prepare/23_person.ipynb #084e6bf6
 @patch
 def _frame(self:PersonAnnotator, video, picture, size, joints, raw, seen): # -> PersonFrame
     old, small = picture.shape[:2], _work_size(size, seen['parse'])
     known = Known(_resized(picture, small), _moved_joints(joints, old, small), video.memory)
     flow, trust = video.flow(known.image)
+    if self.smooth > 1: known.flow, known.trust = flow, trust
     known.person, beside = find_person(known, seen['parse'], seen['densepose'])
     iuv = _finished(seen['densepose'], known)
     known.parts = video.smoothed('parts', iuv if iuv.ndim == 2 else iuv[...,0], flow, trust)
@@ -385,7 +399,7 @@ def _frame(self:PersonAnnotator, video, picture, size, joints, raw, seen): # -> 
     return PersonFrame(_resized(picture, size), enlarge_labels(parse, size), joints, _resized(iuv, size, _nearest),
                        _resized(known.person, size), doubts, flow)
 
-# %% ../../nbs/prepare/23_person.ipynb #daa5b1d5
+# %% ../../nbs/prepare/23_person.ipynb #ae44f22e
 def joints_box(
     joints:np.ndarray, # `(18 3)`
 ) -> np.ndarray|None: # left, top, right, bottom; None without joints
@@ -396,7 +410,7 @@ def joints_box(
     long = max(y1 - y0, x1 - x0)
     return np.array([x0 - .08*long, y0 - .1*long, x1 + .08*long, y1 + .06*long])
 
-# %% ../../nbs/prepare/23_person.ipynb #d6bde34f
+# %% ../../nbs/prepare/23_person.ipynb #742c38ec
 def tracks_of(
     boxes:list[list[np.ndarray]], # of each frame: a box for each person
 ) -> list[dict[int,int]]: # of each person: number of the frame -> number of the box in it
@@ -413,12 +427,13 @@ def tracks_of(
         tracks += [{i: k} for k in sorted(free)]
     return tracks
 
+# %% ../../nbs/prepare/23_person.ipynb #99cbe6be
 def _apart(a, b): # distance of two boxes' middles, in heights of the larger, and how unlike the heights are
     middles = np.hypot(*((a[:2] + a[2:] - b[:2] - b[2:])/2))
     heights = a[3] - a[1], b[3] - b[1]
     return middles/max(*heights, 1e-6) + .3*(1 - min(heights)/max(*heights, 1e-6))
 
-# %% ../../nbs/prepare/23_person.ipynb #e937f0e8
+# %% ../../nbs/prepare/23_person.ipynb #bf72e481
 def chosen_track(
     tracks:list[dict], # from `tracks_of`
     boxes:list[list[np.ndarray]], # of each frame
@@ -437,7 +452,7 @@ def chosen_track(
         return ((b[:,3] - b[:,1])*central).sum()
     return max(tracks, key=weight, default={})
 
-# %% ../../nbs/prepare/23_person.ipynb #c9a5a6e7
+# %% ../../nbs/prepare/23_person.ipynb #05eebcc2
 @patch
 def locate(self:PersonAnnotator,
     frames:list[np.ndarray], # `(h w 3)` each, uint8, of any size; every k-th frame of a video, in order
@@ -456,7 +471,7 @@ def locate(self:PersonAnnotator,
         found.append(Located(None if box is None else tuple(box.tolist()), joints, len(people[i]) - (i in track)))
     return found
 
-# %% ../../nbs/prepare/23_person.ipynb #e2780aa1
+# %% ../../nbs/prepare/23_person.ipynb #b8b8509c
 @patch
 def _everybody(self:PersonAnnotator, frames): # of each frame: joints of each person, at least two joints each
     model = self._model('pose')
@@ -464,17 +479,21 @@ def _everybody(self:PersonAnnotator, frames): # of each frame: joints of each pe
     else: people = [[j] for j in self._look('pose', range(len(frames)), frames, repeat(None))]
     return [[j for j in of if (j[:,2] > 0).sum() > 1] for of in people]
 
+# %% ../../nbs/prepare/23_person.ipynb #14ab60b7
 @patch
 def _joints_again(self:PersonAnnotator, frame, people, box): # joints of the person in a box
     if self._is_folder(self.by['pose']): return people[0] if people else np.zeros((18,3), np.float32)
-    x,y,side = (box[0] + box[2])/2, (box[1] + box[3])/2, 1.25*max(box[2] - box[0], box[3] - box[1])
-    top, left = round(y - side/2), round(x - side/2)
-    n = max(round(side), 8)
-    h,w = frame.shape[:2]
-    inside = frame[max(top, 0):max(top + n, 0), max(left, 0):max(left + n, 0)]
-    around = ((max(-top, 0), max(top + n - h, 0)), (max(-left, 0), max(left + n - w, 0)), (0,0))
-    joints = self._model('pose')([np.pad(inside, around)])[0].copy()
-    joints[:,:2] += np.float32([left, top])*(joints[:,2:] > 0)
-    outside = (joints[:,0] < -.5) | (joints[:,1] < -.5) | (joints[:,0] > w - .5) | (joints[:,1] > h - .5)
-    joints[outside] = 0
-    return joints
+    corners = box.reshape(2, 2) # left and top, right and bottom
+    side = max(round(1.25*np.ptp(corners, 0).max()), 8)
+    corner = np.round(corners.mean(0) - side/2).astype(int) # left, top of a square round the box
+    joints = self._model('pose')([_square_of(frame, *corner, side)])[0].copy()
+    joints[:,:2] += corner
+    return (joints*((joints[:,2:] > 0) & in_picture(joints, frame.shape[:2])[:,None])).astype(np.float32)
+
+# %% ../../nbs/prepare/23_person.ipynb #62352dd1
+def _square_of(frame, left, top, n): # a square of a frame, black outside of it
+    out = np.zeros((n, n, 3), np.uint8)
+    shown = frame[max(top, 0):max(top + n, 0),max(left, 0):max(left + n, 0)]
+    y,x = max(-top, 0), max(-left, 0)
+    out[y:y+shown.shape[0],x:x+shown.shape[1]] = shown
+    return out
