@@ -52,10 +52,13 @@ def test_command(raw, tmp_path, shineon_command):
     assert again.status == 0 and again.out.count('was there already') == 2
     assert listed() == rows
 
-def test_one_that_is_broken_stops_no_other(raw, tmp_path, shineon_command):
+def test_one_that_is_broken_stops_no_other(raw, tmp_path, monkeypatch, in_process, capsys):
+    from shineon.cli.main import main
+    monkeypatch.chdir(tmp_path)
     (raw/'aaa-g0.mp4').write_bytes(b'no video at all'*99)
-    r = shineon_command('prepare', 'raw', 'set', *as_options, '--gpu_ids', '-1', cwd=tmp_path)
-    assert r.status == 2 and r.err.count('\n') == 1 and 'aaa-g0' in r.err and '1 of 3' in r.err, r.err
+    assert main(['prepare', 'raw', 'set', *as_options, '--gpu_ids', '-1']) == 2
+    err = capsys.readouterr().err
+    assert err.count('\n') == 1 and 'aaa-g0' in err and '1 of 3' in err, err
     assert ids(tmp_path/'set') == ['amy-g1', 'bea-g2']
 
 def test_several_processes(raw, tmp_path, shineon_command):
