@@ -2575,6 +2575,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'shineon/prepare/garment.py'),
                                          'shineon.prepare.garment.garment_of_frame': ( 'prepare/garment.html#garment_of_frame',
                                                                                        'shineon/prepare/garment.py'),
+                                         'shineon.prepare.garment.load_flood': ( 'prepare/garment.html#load_flood',
+                                                                                 'shineon/prepare/garment.py'),
                                          'shineon.prepare.garment.place_garment': ( 'prepare/garment.html#place_garment',
                                                                                     'shineon/prepare/garment.py'),
                                          'shineon.prepare.garment.read_photo': ( 'prepare/garment.html#read_photo',

@@ -224,7 +224,7 @@ def tryon_video() -> list[Case]:
 @cache
 def _raw_video(): # a folder that lasts as long as the process, with a drawn video
     folder = tempfile.TemporaryDirectory()
-    write_video(Path(folder.name)/'amy-g1.mp4', drawn_video(36, 480, 640, at=(.5, .5, .8))*2)
+    write_video(Path(folder.name)/'amy-g1.mp4', drawn_video(12, 480, 640, at=(.5, .5, .8))*2)
     return folder
 
 # %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #03596b02
@@ -255,7 +255,7 @@ def _prepare_video(side, device):
         shutil.rmtree(make.root, ignore_errors=True)
         if side == 'plain': plain_prepare(job, make)
         else: make(job)
-        files = [frame_path(make.root/'test', 'test', k, job.id, i) for k in ('image', 'parse') for i in (0, 35, 71)]
+        files = [frame_path(make.root/'test', 'test', k, job.id, i) for k in ('image', 'parse') for i in (0, 11, 23)]
         return [torch.from_numpy(np.array(Image.open(f))) for f in files]
     return run
 
@@ -263,7 +263,7 @@ def _prepare_video(side, device):
 @part('prepare')
 def prepare_video() -> list[Case]:
     "A raw video annotated and written"
-    return [Case('prepare', 'drawn, 72 frames of 640x480 to 256x192', _prepare_video, on=('cpu',), frames=72)]
+    return [Case('prepare', 'drawn, 24 frames of 640x480 to 256x192', _prepare_video, on=('cpu',), frames=24)]
 
 # %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #1652e536
 def _process(command, side, device):
