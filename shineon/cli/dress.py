@@ -181,7 +181,7 @@ def prepared(self:Dresser,
     source:Source, # a raw video, or a photo
 ) -> tuple[Video,dict]: # with frames, annotations and crops; its record
     "A video as it was prepared, now or earlier"
-    folder = self._folder_of(source)
+    source, folder = replace(source, id=_id), self._folder_of(source)
     self.cache.mkdir(parents=True, exist_ok=True)
     with held(lock_beside(folder), f'the video {source.path}'):
         if (folder/'whole').exists():
