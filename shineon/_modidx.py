@@ -2439,6 +2439,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'shineon.prepare.dataset._nearer': ('prepare/dataset.html#_nearer', 'shineon/prepare/dataset.py'),
                                          'shineon.prepare.dataset._one_person': ( 'prepare/dataset.html#_one_person',
                                                                                   'shineon/prepare/dataset.py'),
+                                         'shineon.prepare.dataset._planes': ('prepare/dataset.html#_planes', 'shineon/prepare/dataset.py'),
                                          'shineon.prepare.dataset._skeleton': ( 'prepare/dataset.html#_skeleton',
                                                                                 'shineon/prepare/dataset.py'),
                                          'shineon.prepare.dataset._smaller': ( 'prepare/dataset.html#_smaller',

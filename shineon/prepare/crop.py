@@ -26,8 +26,8 @@ class Crops:
         follows:bool=False, # do they move?
         said:tuple[str,...]=(), # what is doubtful about them
     ):
-        self.numbers, self.size, self.out = np.round(numbers, 6), tuple(size), tuple(out)
-        self.follows, self.said = follows, said
+        self.numbers, self.follows, self.said = np.round(numbers, 6), follows, said
+        self.size, self.out = tuple(size), tuple(out)
 
     def __len__(self): return len(self.numbers)
 
@@ -60,13 +60,14 @@ def write(self:Crops,
     with replacing(path) as tmp: tmp.write_text('\n'.join(lines) + '\n')
 
 # %% ../../nbs/prepare/25_crop.ipynb #be090da6
-def _of_boxes(boxes): # `(m 4)` -> neck and middle of the hips as they usually lie in the box of a person, `(m 2 2)`
+def _of_boxes(boxes): # `(m 4)` -> neck and middle of the hips, where they usually lie, `(m 2 2)`
     x = boxes[:,[0,2]].mean(1)
-    top, height = boxes[:,1], boxes[:,3] - boxes[:,1]
+    top, bottom = boxes[:,1], boxes[:,3]
+    height = bottom - top
     return np.stack([np.stack([x, top + share*height], 1) for share in (.18, .5)], 1)
 
 # %% ../../nbs/prepare/25_crop.ipynb #37bef58c
-def _points(found): # of those that were located -> neck and middle of the hips, `(m 2 2)`; NaN where not found
+def _points(found): # `Located` -> neck and middle of the hips, `(m 2 2)`; NaN where not found
     points = neck_and_hips(np.stack([l.joints for l in found]))
     seen = ~np.isnan(points).any((1,2))
     return points if seen.mean() >= .5 else _of_boxes(np.array([l.box for l in found], np.float64))
@@ -74,35 +75,41 @@ def _points(found): # of those that were located -> neck and middle of the hips,
 # %% ../../nbs/prepare/25_crop.ipynb #cbcb46c8
 _most = 90 # percent of the frames in which a person is to be within the crop
 
-def _reach(boxes, points): # `(m 4)`, `(m 2 2)` -> how far to the sides, up and down, in lengths of the torso
+def _reach(boxes, points): # `(m 4)`, `(m 2 2)` -> reach to the sides, up and down, in lengths of the torso
     seen = ~np.isnan(points).any((1,2))
     boxes, points = boxes[seen], points[seen]
-    middle, length = points.mean(1), np.hypot(*(points[:,1] - points[:,0]).T)[:,None]
-    before, after = (middle - boxes[:,:2])/length, (boxes[:,2:] - middle)/length # (m 2) each
+    torso = points[:,1] - points[:,0]
+    middle, length = points.mean(1), np.hypot(*torso.T)[:,None]
+    before = (middle - boxes[:,:2])/length # (m 2)
+    after = (boxes[:,2:] - middle)/length
     sides = np.concatenate([before[:,0], after[:,0]])
     return [float(np.percentile(x, _most)) for x in (sides, before[:,1], after[:,1])]
 
 # %% ../../nbs/prepare/25_crop.ipynb #db5ec1b6
 _margin = .03 # room round the person, as a share of its size
 
-def _inside(start, size, whole): # of a crop along an axis -> moved inside, or to the middle of a smaller frame
+def _inside(start, size, whole): # of a crop along an axis -> inside, or in the middle of a smaller frame
     return min(max(start, 0), whole - size) if size <= whole else (whole - size)/2
 
 # %% ../../nbs/prepare/25_crop.ipynb #568b08a3
 def _around(boxes, size, out): # `(m 4)` -> x, y, scale of one crop round all of them
-    (x0,y0), (x1,y1) = np.percentile(boxes[:,:2], 100 - _most, 0), np.percentile(boxes[:,2:], _most, 0)
+    x0,y0 = np.percentile(boxes[:,:2], 100 - _most, 0)
+    x1,y1 = np.percentile(boxes[:,2:], _most, 0)
     (h,w), grown = size, 1 + 2*_margin
-    scale = 1/max((x1 - x0)*grown/out[1], (y1 - y0)*grown/out[0])
+    wide, high = (x1 - x0)*grown, (y1 - y0)*grown
+    scale = 1/max(wide/out[1], high/out[0])
     whole = min(out[0]/h, out[1]/w)
     if abs(h/out[0] - w/out[1]) < .02*h/out[0] and scale < 1.12*whole: scale = max(out[0]/h, out[1]/w)
     width, height = out[1]/scale, out[0]/scale
-    x,y = _inside((x0 + x1 - width)/2, width, w), _inside((y0 + y1 - height)/2, height, h)
+    x = _inside((x0 + x1 - width)/2, width, w)
+    y = _inside((y0 + y1 - height)/2, height, h)
     return np.array([x*scale, y*scale, scale])
 
 # %% ../../nbs/prepare/25_crop.ipynb #d0378ee2
 def _framing(reach, out): # of `_reach` -> place of neck and hips in the cut frame, in shares
     (sides, up, down), (height,width) = reach, out
-    length = 1/max(2*sides*(1 + 2*_margin)/width, (up + down)*(1 + 2*_margin)/height) # of the torso, pixels
+    grown = 1 + 2*_margin
+    length = 1/max(2*sides*grown/width, (up + down)*grown/height) # of the torso, pixels
     middle = height/2 + (up - down)/2*length
     return dict(neck=[.5, (middle - length/2)/height], hips=[.5, (middle + length/2)/height])
 
@@ -114,7 +121,7 @@ def _as_joints(points): # `(m 2 2)` -> joints `(m 18 3)`: neck and hips, the oth
     return np.nan_to_num(joints)
 
 # %% ../../nbs/prepare/25_crop.ipynb #cc21d903
-def _following(located, reach, size, out): # those of all frames that were looked at -> x, y, scale of each `(m 3)`
+def _following(located, reach, size, out): # of all frames that were looked at -> x, y, scale `(m 3)`
     found = [l for l in located if l.box is not None]
     points = np.full((len(located), 2, 2), np.nan)
     points[[l.box is not None for l in located]] = _points(found)
@@ -128,16 +135,20 @@ def _following(located, reach, size, out): # those of all frames that were looke
 _room = 1.25 # times as large as the person's own crop: so large may one crop for all be
 
 def _typical_scale(boxes, out): # `(m 4)` -> scale at which the person alone fills the cut frame
-    w,h = np.percentile(boxes[:,2:] - boxes[:,:2], 75, 0)*(1 + 2*_margin)
+    sizes = boxes[:,2:] - boxes[:,:2]
+    w,h = np.percentile(sizes, 75, 0)*(1 + 2*_margin)
     return 1/max(w/out[1], h/out[0])
 
 # %% ../../nbs/prepare/25_crop.ipynb #94954ae9
 def _doubts(located, numbers, said): # -> sentences
     lost = sum(l.box is None for l in located)
     if lost: yield f'nobody was found in {lost} of {len(located)} frames that were looked at'
-    if np.median(numbers[:,2]) > 2: yield f'the person is small: enlarged {np.median(numbers[:,2]):.1f} times'
-    if said.get('limited'): yield f'the crop reached its limit in {said["limited"]} of {len(located)} frames'
-    if np.mean([l.others > 0 for l in located]) > .2: yield 'several people: one is followed (see --person)'
+    scale = np.median(numbers[:,2])
+    if scale > 2: yield f'the person is small: enlarged {scale:.1f} times'
+    limited = said.get('limited')
+    if limited: yield f'the crop reached its limit in {limited} of {len(located)} frames'
+    others = np.mean([l.others > 0 for l in located])
+    if others > .2: yield 'several people: one is followed (see --person)'
 
 # %% ../../nbs/prepare/25_crop.ipynb #d78b0024
 def steady_crops(

@@ -35,8 +35,8 @@ from .garment import (CutGarment, cut_garment, frontal, garment_of_frame, read_p
                                      shows_person)
 from .person import (FolderAnnotator, Located, PersonAnnotator, PersonFrame, chosen_track,
                                     flow_to_previous, joints_box, tracks_of)
-from .sources import (Source, find_photos, find_sources, frame_rate, pair_garments, person_of,
-                                     plain_name, raw_frames, source_hash, split_persons)
+from .sources import (Source, find_photos, find_sources, frame_rate, pair_garments,
+                                     person_of, plain_name, raw_frames, source_hash, split_persons)
 
 # %% ../../nbs/prepare/27_dataset.ipynb #cd29efc6
 _suffixes = dict(image='.png', parse='.png', densepose='.png', keypoints='.json', flow='.flo')
@@ -60,7 +60,7 @@ def write_annotations(
 ):
     "Write all files of a frame"
     for kind,pixels in dict(image=frame.image, parse=frame.parse, densepose=frame.iuv).items():
-        Image.fromarray(pixels).save(paths[kind], compress_level=1) # a tenth larger than by 6, in a third of the time
+        Image.fromarray(pixels).save(paths[kind], compress_level=1) # a tenth larger, in a third of the time
     people = [dict(pose_keypoints=[round(float(v), 2) for v in frame.joints.ravel()])]
     paths['keypoints'].write_text(json.dumps(dict(version=1., people=people)))
     if flow is not None: paths['flow'].write_bytes(flo_bytes(flow))
@@ -75,12 +75,15 @@ def _skeleton(image, joints): # `(h w 3)`, `(18 3)` -> bones and joints over the
     pic = Image.fromarray(image//2 + 110)
     draw, colours = ImageDraw.Draw(pic), palette(len(coco_limbs) + 1)[1:]
     for (a,b),colour in zip(coco_limbs, colours):
-        if min(joints[a,2], joints[b,2]) > 0: draw.line([*joints[a,:2], *joints[b,:2]], tuple(colour.tolist()), 3)
+        both = joints[[a,b]]
+        if both[:,2].min() > 0: draw.line(both[:,:2].ravel().tolist(), tuple(colour.tolist()), 3)
     for x,y,c in joints:
         if c > 0: draw.ellipse([x-2, y-2, x+2, y+2], (20,20,20))
     return np.array(pic)
 
 # %% ../../nbs/prepare/27_dataset.ipynb #66804c71
+def _planes(flow): return torch.from_numpy(flow.astype(np.float32)).movedim(-1, 0)[None] # (1 2 h w)
+
 _columns = 'frame', 'parse', 'joints', 'body parts', 'U and V', 'flow', 'person'
 
 def annotation_row(
@@ -89,9 +92,10 @@ def annotation_row(
 ) -> list[np.ndarray|None]: # a picture `(h w 3)` uint8 for each of `_columns`
     "A frame and all that is known of it, as pictures"
     image, iuv = frame.image, frame.iuv
-    moved = None if flow is None else draw_flow(torch.from_numpy(flow.astype(np.float32)).movedim(-1, 0)[None])[0]
+    moved = None if flow is None else draw_flow(_planes(flow))[0]
     parts = np.where(iuv[...,:1] > 0, iuv[...,[1,2,2]]*[1,1,0], 255).astype(np.uint8)
-    person = (frame.person[...,None]*image + (1 - frame.person[...,None])*255).astype(np.uint8)
+    there = frame.person[...,None]
+    person = (there*image + (1 - there)*255).astype(np.uint8)
     return [image, _laid_over(image, frame.parse, palette(20)), _skeleton(image, frame.joints),
             _laid_over(image, iuv[...,0], palette(25)), parts, moved, person]
 
@@ -107,11 +111,13 @@ class Survey:
 
 # %% ../../nbs/prepare/27_dataset.ipynb #c60c1e9a
 def _as_far_as_it_goes(frames, broken): # frames; where they break off, why is added to a list
-    n = 0
+    none = True
     try:
-        for n,f in enumerate(frames, 1): yield f
+        for f in frames:
+            none = False
+            yield f
     except DataError as e:
-        if not n: raise
+        if none: raise
         broken.append(str(e))
 
 # %% ../../nbs/prepare/27_dataset.ipynb #5119420a
@@ -120,17 +126,18 @@ _most_side, _batch = 832, 8 # pixels of a picture in which somebody is located; 
 def _smaller(pictures): # -> pictures in which somebody is located; how much smaller they are
     import cv2 # late: whoever asks for options needs none
     k = min(1, _most_side/max(pictures[0].shape[:2]))
-    return [cv2.resize(p, None, fx=k, fy=k, interpolation=cv2.INTER_AREA) for p in pictures] if k < 1 else pictures, k
+    if k == 1: return pictures, k
+    return [cv2.resize(p, None, fx=k, fy=k, interpolation=cv2.INTER_AREA) for p in pictures], k
 
 # %% ../../nbs/prepare/27_dataset.ipynb #d56778bd
-def _nearer(joints, again): # of a person; as they are found in a square round them -> the latter, if both are one's
+def _nearer(joints, again): # of a person; found in a square round them -> the latter, if both are one's
     box, other = joints_box(joints), joints_box(again)
     if other is None: return joints
     apart = np.hypot(*(box[:2] + box[2:] - other[:2] - other[2:])/2)
     return again if apart < .25*(box[3] - box[1]) else joints
 
 # %% ../../nbs/prepare/27_dataset.ipynb #39b5b12f
-def _with_largest(people, whole): # joints of each person; of the one found in the whole frame -> joints of each person
+def _with_largest(people, whole): # joints of each; of the one found in the whole frame -> joints of each
     box = joints_box(whole)
     if box is None: return people
     def is_part(j): # of the same person, and no more of them
@@ -143,7 +150,8 @@ def _with_largest(people, whole): # joints of each person; of the one found in t
 # %% ../../nbs/prepare/27_dataset.ipynb #5b1168b3
 def _everybody(annotator, numbers, pictures): # of frames -> of each: joints `(18 3)` of everybody in it
     model = annotator._model('pose')
-    if isinstance(model, FolderAnnotator): return [[model.read(i, p, None)] for i,p in zip(numbers, pictures)]
+    if isinstance(model, FolderAnnotator):
+        return [[model.read(i, p, None)] for i,p in zip(numbers, pictures)]
     small, k = _smaller(pictures)
     def again(frame, j): return _nearer(j, annotator._joints_again(frame, [j], joints_box(j)))
     everybody = [[again(f, j) for j in of] for f,of in zip(small, annotator._everybody(small))]
@@ -164,13 +172,15 @@ def survey_video(
     source:Source, # a video
     annotator:PersonAnnotator, # locates the person
 ) -> Survey:
-    "Count the frames of a video, and locate the person in about three a second; `DataError` where there is no frame"
+    "Count a video's frames, and locate the person in about three a second; `DataError` where there is none"
     every, broken, people, some = max(round(frame_rate(source)/3), 1), [], [], {}
     n, size = 0, (0, 0)
     for n,picture in enumerate(ahead(_as_far_as_it_goes(raw_frames(source), broken)), 1):
         size = picture.shape[:2]
         if (n-1) % every == 0: some[n-1] = picture
-        if len(some) == _batch: people, some = people + _everybody(annotator, some, list(some.values())), {}
+        if len(some) < _batch: continue
+        people += _everybody(annotator, some, list(some.values()))
+        some = {}
     if not n: raise DataError('this video has no frames', source.path)
     if some: people += _everybody(annotator, some, list(some.values()))
     return Survey(n, every, size, _one_person(people, size[1], annotator.person), *broken)
@@ -204,8 +214,8 @@ def recorded_ids(
     root:str|Path, # folder of a data set
 ) -> dict[str,str]: # id -> train or test
     "The videos of a set that were prepared"
-    files = ((mode, p) for mode in ('train', 'test') for p in sorted((Path(root)/mode/'made_by').glob('*.yaml')))
-    return {p.stem: mode for mode,p in files}
+    records = {mode: sorted((Path(root)/mode/'made_by').glob('*.yaml')) for mode in ('train', 'test')}
+    return {p.stem: mode for mode,files in records.items() for p in files}
 
 # %% ../../nbs/prepare/27_dataset.ipynb #bf58bb41
 @dataclass(frozen=True)
@@ -313,10 +323,12 @@ class Preparation:
         at_least(32, height=height, width=width)
         at_least(1, smooth=smooth, workers=workers)
         at_least(0, person=person)
-        self.root, self.size, self.workers, self.say = Path(out_dir), (height, width), workers, say
+        self.root, self.size = Path(out_dir), (height, width)
+        self.workers, self.say = workers, say
         self.models_folder, self.device, self.flow, self.cut_out = models, str(device), flow, cut_out
         for kind,name in (('flow', flow), ('garment', cut_out)): annotator_for(kind, name)
-        if models and not Path(models).is_dir(): raise OptionError('no such folder of models', models, 'Correct it')
+        if models and not Path(models).is_dir():
+            raise OptionError('no such folder of models', models, 'Correct its name')
         self.loaded = [] # the annotator of garments, when it is needed
         _check_root(self.root)
         who = dict(pose=pose, parse=parse, densepose=densepose, smooth=smooth, person=person)
@@ -340,7 +352,8 @@ def _wanted(self:Preparation, job): # what the files of a video depend on
 @patch
 def _is_whole(self:Preparation, job, record): # are all files of a video there, and whole?
     kinds = [(kind, i) for kind in _suffixes for i in range(kind == 'flow', record.get('frames', 0))]
-    paths = [(FILES[kind], frame_path(self.root/job.mode, job.mode, kind, job.id, i)) for kind,i in kinds]
+    place = lambda kind, i: frame_path(self.root/job.mode, job.mode, kind, job.id, i)
+    paths = [(FILES[kind], place(kind, i)) for kind,i in kinds]
     if record.get('garment'): paths.append((FILES['cloth'], garment_path(self.root, job.id)))
     try:
         for kind,path in paths: kind.check_size(path, self.size)
@@ -376,7 +389,8 @@ def _write(self:Preparation, part, job, i, frame, before): # files of a frame ->
     if before is not None and flow is None:
         flow = flow_to_previous(frame.image, before, self.flow, self.models_folder, self.device)
     if before is None: flow = None
-    write_annotations(frame, flow, {kind: frame_path(part, job.mode, kind, job.id, i) for kind in _suffixes})
+    paths = {kind: frame_path(part, job.mode, kind, job.id, i) for kind in _suffixes}
+    write_annotations(frame, flow, paths)
     return i, frame, flow
 
 # %% ../../nbs/prepare/27_dataset.ipynb #0ff7c07a
@@ -407,22 +421,24 @@ def _annotate(self:Preparation, job, crops, part): # write all frames of a video
 
 # %% ../../nbs/prepare/27_dataset.ipynb #a3ff679c
 @patch
-def _told(self:Preparation, frames, id, n, seconds=10): # pass frames on, and say every so often how far it is
+def _told(self:Preparation, frames, id, n, seconds=10): # pass frames on, and say how far it is
     start = shown = time.time()
     for i,frame in enumerate(frames):
         yield frame
         now = time.time()
         if now - shown < seconds: continue
         shown, speed = now, (i + 1)/(now - start)
-        self.say(f'{id}: {i+1} of {n} frames, {speed:.1f} a second, {(n - i - 1)/speed/60:.0f} minutes left')
+        left = (n - i - 1)/speed/60
+        self.say(f'{id}: {i+1} of {n} frames, {speed:.1f} a second, {left:.0f} minutes left')
 
 # %% ../../nbs/prepare/27_dataset.ipynb #bbc7f475
 @patch
-def _person_in(self:Preparation, photo): # `(h w 3)` -> what is found in it, as `PersonFrame`; None: nobody
+def _person_in(self:Preparation, photo): # `(h w 3)` -> what is found in it; None: nobody
     try: located = _one_person(_everybody(self.annotator, [0], [photo]), photo.shape[1], 0)
-    except DataError: return None # of annotators that only know drawn videos, or only the frames of one video
+    except DataError: return None # of annotators that only know drawn videos, or one video's frames
     if located[0].box is None: return None
-    crops = steady_crops(located, 1, 1, photo.shape[:2], tuple(n*self.scale for n in self.size))
+    size = tuple(n*self.scale for n in self.size)
+    crops = steady_crops(located, 1, 1, photo.shape[:2], size)
     return next(iter(self.annotator.annotate([crops[0].picture(photo)])))
 
 # %% ../../nbs/prepare/27_dataset.ipynb #3aa19fea
@@ -441,13 +457,14 @@ def cut_photo(self:Preparation,
     worn = None if alpha is not None else self._person_in(photo)
     if worn is not None and shows_person(worn): cut = garment_of_frame(worn, *self._photo_size)
     else: cut = cut_garment(photo, alpha, self._find_garment, self.cut_out, *self._photo_size, path)
-    if cut is None: raise DataError('somebody is in this photo, but no upper garment', path, 'Give another photo')
+    if cut is None: raise DataError('somebody is in this photo, but no upper garment', path, 'Give another')
     return cut
 
 # %% ../../nbs/prepare/27_dataset.ipynb #45ab54b0
 @patch
 def _find_garment(self:Preparation, photos): # -> opacities; the annotator is loaded once
-    if not self.loaded: self.loaded = [annotator_for('garment', self.cut_out).load(self.models_folder, self.device, 1)]
+    cut_out = annotator_for('garment', self.cut_out)
+    if not self.loaded: self.loaded = [cut_out.load(self.models_folder, self.device, 1)]
     return self.loaded[0](photos)
 
 # %% ../../nbs/prepare/27_dataset.ipynb #a696665d
@@ -460,10 +477,10 @@ def _garment(self:Preparation, job, noted): # write the garment of a video -> wh
 
 # %% ../../nbs/prepare/27_dataset.ipynb #e8997525
 @patch
-def _refuse_strangers(self:Preparation, job): # `DataError` where a video of this id was made by somebody else
+def _refuse_strangers(self:Preparation, job): # `DataError` for a video that somebody else has made
     place = frame_path(self.root/job.mode, job.mode, 'image', job.id, 0).parent
     if not place.exists() or read_record(self.root, job.mode, job.id): return
-    raise DataError('there is a video of this id that was not prepared', place, 'Rename yours, or move it away')
+    raise DataError('there is a video of this id that was not prepared', place, 'Rename yours')
 
 # %% ../../nbs/prepare/27_dataset.ipynb #65c2e076
 def _link(source, path): # a raw video beside its frames
@@ -477,14 +494,16 @@ def _place_raw(self:Preparation, job, look, crops): # the raw video, and where i
     folder, source = self.root/job.mode/f'{job.mode}_videos', job.source.path
     for old in folder.glob('*'):
         if old.stem in (job.id, f'{job.id}_crop'): old.unlink()
-    if job.source.is_video and not look.broken: _link(source, folder/f'{job.id}{source.suffix.lower() or ".mp4"}')
+    ending = source.suffix.lower() or '.mp4'
+    if job.source.is_video and not look.broken: _link(source, folder/f'{job.id}{ending}')
     crops.write(folder/f'{job.id}_crop.csv')
 
 # %% ../../nbs/prepare/27_dataset.ipynb #ec5f0ab6
 @patch
 def _place_frames(self:Preparation, job, part): # from the folder in which they were made
     for kind in _suffixes:
-        made, place = (frame_path(m, job.mode, kind, job.id, 0).parent for m in (part, self.root/job.mode))
+        places = part, self.root/job.mode
+        made, place = (frame_path(p, job.mode, kind, job.id, 0).parent for p in places)
         shutil.rmtree(place, ignore_errors=True)
         place.parent.mkdir(parents=True, exist_ok=True)
         made.rename(place)
@@ -494,11 +513,12 @@ def _place_frames(self:Preparation, job, part): # from the folder in which they 
 def _record(self:Preparation, job, wanted, look, crops, noted, garment): # of a video that is done
     who = self.annotator.made_by | dict(flow=self.flow, cloth=garment.get('way', ''))
     scales = crops.numbers[:,2]
-    crop = dict(follows=crops.follows, scale=[round(float(s), 4) for s in (scales.min(), scales.max())])
+    ends = [round(float(s), 4) for s in (scales.min(), scales.max())]
+    crop = dict(follows=crops.follows, scale=ends)
     raw = dict(frames=look.n, height=look.size[0], width=look.size[1], broken=look.broken)
     doubts = {what: _spans(numbers) for what,numbers in noted.doubts.items()}
-    return dict(whole=True, made_by=who, frames=look.n, crop=crop, raw=raw, garment=garment, notes=list(crops.said),
-                doubts=doubts) | wanted
+    said = dict(garment=garment, notes=list(crops.said), doubts=doubts)
+    return dict(whole=True, made_by=who, frames=look.n, crop=crop, raw=raw) | said | wanted
 
 # %% ../../nbs/prepare/27_dataset.ipynb #1a26076c
 @patch
@@ -525,7 +545,8 @@ def __call__(self:Preparation,
     part = self.root/job.mode/f'.{job.id}.part'
     with held(lock_beside(self.root/job.mode/job.id), f'the video {job.id}'):
         wanted, record = self._wanted(job), read_record(self.root, job.mode, job.id)
-        if {k: record.get(k) for k in wanted} == wanted and record['whole'] and self._is_whole(job, record):
+        same = {k: record.get(k) for k in wanted} == wanted
+        if same and record['whole'] and self._is_whole(job, record):
             return record | dict(skipped=True)
         self._refuse_strangers(job)
         shutil.rmtree(part, ignore_errors=True)
@@ -545,9 +566,11 @@ def job_line(
     record:dict, # what came of it
 ) -> str: # one line
     "What is told of a video that is done"
-    n, doubtful = record['frames'], {i for spans in record['doubts'].values() for a,b in spans for i in range(a, b+1)}
+    n, spans = record['frames'], [s for some in record['doubts'].values() for s in some]
+    doubtful = {i for a,b in spans for i in range(a, b+1)}
     said = ['was there already'] if record['skipped'] else []
-    said += ['the crop follows the person' if record['crop']['follows'] else 'one crop', *record['notes']]
+    crop = 'the crop follows the person' if record['crop']['follows'] else 'one crop'
+    said += [crop, *record['notes']]
     if record['raw']['broken']: said.append(f'only so far: {record["raw"]["broken"]}')
     if not record['garment']: said.append('no upper garment is seen')
     said += [f'garment: {d}' for d in record['garment'].get('doubts', ())]
@@ -564,7 +587,7 @@ def to_try_on(self:Preparation,
     for path in photos:
         place = tryon_path(self.root, path)
         try:
-            if place in made: raise DataError(f'two garments would be called {place.stem}', path, 'Rename one of them')
+            if place in made: raise DataError(f'two garments would be called {place.stem}', path, 'Rename one')
             cut = self.cut_photo(path)
         except DataError as e: failed[str(path)] = str(e)
         else:
@@ -576,7 +599,7 @@ def to_try_on(self:Preparation,
 
 # %% ../../nbs/prepare/27_dataset.ipynb #4677ee6e
 @patch
-def _list(self:Preparation, garments): # of the try-ons of all test videos in these garments; what is listed stays
+def _list(self:Preparation, garments): # try-ons of all test videos in these; what is listed stays
     path = self.root/'tryon_list.csv'
     rows = list(csv.reader(read_limited(path).decode('utf8').splitlines())) if path.exists() else []
     ids = [id for id,mode in recorded_ids(self.root).items() if mode == 'test']
@@ -596,8 +619,10 @@ def _doubts_of(mode, id, record): # rows: mode, id, first frame, last frame, wha
 def list_doubts(self:Preparation) -> list[list]: # mode, id, first frame, last frame, what
     "All that is doubtful in the set; it is written to `doubtful_frames.csv`"
     rows = []
-    for id,mode in recorded_ids(self.root).items(): rows += _doubts_of(mode, id, read_record(self.root, mode, id))
-    with replacing(self.root/'doubtful_frames.csv') as tmp, open(tmp, 'w', newline='', encoding='utf8') as f:
+    for id,mode in recorded_ids(self.root).items():
+        rows += _doubts_of(mode, id, read_record(self.root, mode, id))
+    path = self.root/'doubtful_frames.csv'
+    with replacing(path) as tmp, open(tmp, 'w', newline='', encoding='utf8') as f:
         head = 'mode', 'video', 'first frame', 'last frame', 'doubt'
         csv.writer(f, lineterminator='\n').writerows([head, *rows])
     return rows
@@ -630,7 +655,7 @@ def prepare(
         except (DataError, OptionError, OSError) as e:
             if disk_is_full(e): raise
             failed[job.id] = str(e)
-        say(job_line(job, done[job.id]) if job.id in done else f'{job.id}: {failed[job.id]}')
+        say(f'{job.id}: {failed[job.id]}' if job.id in failed else job_line(job, done[job.id]))
     failed |= make.to_try_on(nobodys)
     make.list_doubts()
     if failed: raise unprepared(failed, len(jobs) + len(nobodys))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['drawn_video', 'drawn_truth', 'DrawnPose']
 
-# %% ../../nbs/prepare/19_drawn.ipynb #8912874c
+# %% ../../nbs/prepare/19_drawn.ipynb #d0bd235c
 from functools import lru_cache
 
 import cv2
@@ -17,7 +17,7 @@ from .light import in_picture
 from ..sample.dataset import random_video
 from ..sample.figures import figure, joints, render
 
-# %% ../../nbs/prepare/19_drawn.ipynb #f31d2b12
+# %% ../../nbs/prepare/19_drawn.ipynb #97bea651
 _most_frames = 36 # the colours tell no more apart
 
 @lru_cache(6)
@@ -25,7 +25,7 @@ def _person(seed, height): # what a video shows, at some height of the place
     video = random_video(seed, seed, seed + 1, _most_frames, height, height*3//4)
     return video, figure(video['body'], video['garment'].style)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #950ae5a6
+# %% ../../nbs/prepare/19_drawn.ipynb #e6cfa85d
 @lru_cache(96)
 def _drawn(seed, i, height): # one frame: `image`, `parse`, `iuv`, `joints`; its backdrop is grey
     video, parts = _person(seed, height)
@@ -34,19 +34,19 @@ def _drawn(seed, i, height): # one frame: `image`, `parse`, `iuv`, `joints`; its
     frame = render(parts, video['pose'], i, video['garment'], grey, height, width)
     return {k: frame[k] for k in ('image','parse','iuv')} | dict(joints=joints(frame, video['pose'], i))
 
-# %% ../../nbs/prepare/19_drawn.ipynb #cab27f50
+# %% ../../nbs/prepare/19_drawn.ipynb #141d17cb
 def _backdrop(x, y, i, seed, others, empty): # places (h w) -> colours (h w 3), float
     red = 20 + 65*(x + 1) + 8*others*(y - .67)
     green = 20 + 85*(y + .5) + 10*empty*(x - .5)
     blue = 20 + 5*i + 4*seed*(x - .5)
     return np.stack([red, green, blue*np.ones_like(x)], -1)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #b91e3ac3
+# %% ../../nbs/prepare/19_drawn.ipynb #78e1f834
 def _people(seed, others): # person, left edge, top and height in places: the first is the one that counts
     beside = ((seed + 1) % 6, 1.02, .33, 1.), ((seed + 2) % 6, -.77, .33, 1.)
     return [(seed, 0., 0., 4/3), *beside[:others]]
 
-# %% ../../nbs/prepare/19_drawn.ipynb #184f1224
+# %% ../../nbs/prepare/19_drawn.ipynb #7fbf4d4f
 def drawn_video(
     n:int=12, # frames, at most 36
     height:int=320, # of a frame, at least 96
@@ -64,7 +64,7 @@ def drawn_video(
     move = lambda i: (x + walk*(i/max(n - 1, 1) - .5), y, share)
     return [_draw_frame(i, height, width, seed, others, i in empty, move(i)) for i in range(n)]
 
-# %% ../../nbs/prepare/19_drawn.ipynb #adb68242
+# %% ../../nbs/prepare/19_drawn.ipynb #57993a44
 def _draw_frame(i, height, width, seed, others, empty, at): # (h w 3)
     unit = at[2]*height*.75 # pixels of a place's width
     left, top = at[0]*width - unit/2, at[1]*height - unit*2/3
@@ -80,17 +80,17 @@ def _draw_frame(i, height, width, seed, others, empty, at): # (h w 3)
         frame[mask] = _placed(drawn['image'], to, frame.shape[:2], cv2.INTER_LINEAR)[mask]
     return frame
 
-# %% ../../nbs/prepare/19_drawn.ipynb #fa0efc77
+# %% ../../nbs/prepare/19_drawn.ipynb #b037579b
 def _drawn_height(pixels): # at which a person is drawn to be shown so high
     return int(np.clip(round(pixels/32)*32, 128, 640))
 
-# %% ../../nbs/prepare/19_drawn.ipynb #860c1e16
+# %% ../../nbs/prepare/19_drawn.ipynb #9f5fb55b
 def _placed(x, to, size, how): # (h w [c]) of a place -> of a picture; `to`: from edge to edge
     centred = to.copy()
     centred[:,2] += to[:,:2]@[.5,.5] - .5
     return cv2.warpAffine(x, centred, size[::-1], flags=how)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #f26ff7fa
+# %% ../../nbs/prepare/19_drawn.ipynb #c12774f5
 def _planes(picture): # -> (3 3): each channel's value at the upper left edge, slope along x, along y
     h,w = picture.shape[:2]
     step = max(1, int(np.sqrt(h*w/6000)))
@@ -106,7 +106,7 @@ def _planes(picture): # -> (3 3): each channel's value at the upper left edge, s
     if used.mean() > .08: return planes
     raise DataError('this is no frame of a drawn video', do='Annotate it with other annotators')
 
-# %% ../../nbs/prepare/19_drawn.ipynb #a373dd56
+# %% ../../nbs/prepare/19_drawn.ipynb #cf797ab5
 def _scene(picture): # -> pixels of a place's width; its left, top; numbers of frame, person, others; empty
     red,green,blue = _planes(picture)
     slope = (red[1]/65 + green[2]/85)/2 # places a pixel
@@ -121,7 +121,7 @@ def _scene(picture): # -> pixels of a place's width; its left, top; numbers of f
     if min(i, seed, others) < 0 or i >= _most_frames or slope <= 0: raise DataError('this is no frame of a drawn video')
     return 1/slope, -x/slope, -y/slope, i, seed, others, bool(empty)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #2b51617d
+# %% ../../nbs/prepare/19_drawn.ipynb #1aa8b821
 def drawn_truth(
     picture:np.ndarray, # a frame of `drawn_video`, or a crop of it, at any scale, `(h w 3)`, uint8
 ) -> dict: # `people`: joints `(18 3)` of each, the person that counts first; `parse` `(h w)`, `iuv` `(h w 3)`, `frame`
@@ -138,13 +138,13 @@ def drawn_truth(
         labels, iuv = (_placed(drawn[k], to, size, cv2.INTER_NEAREST) for k in ('parse','iuv'))
     return dict(people=people, parse=labels, iuv=iuv, frame=i)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #d1825773
+# %% ../../nbs/prepare/19_drawn.ipynb #0d2e17ff
 def _placed_joints(joints, to, size): # (18 3) of a place -> of a picture, zeros for those outside
     out = joints.copy()
     out[:,:2] = (joints[:,:2] + .5)*to[0,0] + to[:,2] - .5
     return (out*((out[:,2:] > 0) & in_picture(out, size)[:,None])).astype(np.float32)
 
-# %% ../../nbs/prepare/19_drawn.ipynb #be007657
+# %% ../../nbs/prepare/19_drawn.ipynb #7ccb6d48
 class DrawnPose:
     "Joints of the drawn person nearest to a picture's middle; `people` of it finds everybody"
     def __call__(self,
@@ -165,16 +165,16 @@ class DrawnPose:
         "Joints of everybody in each picture"
         return [drawn_truth(p)['people'] for p in pictures]
 
-# %% ../../nbs/prepare/19_drawn.ipynb #07a1bade
+# %% ../../nbs/prepare/19_drawn.ipynb #461b9859
 def _truth_of(kind): # -> a loader of what says this of a picture
     return lambda models='', device='cpu', threads=1: lambda pictures: [drawn_truth(p)[kind] for p in pictures]
 
-# %% ../../nbs/prepare/19_drawn.ipynb #ed3a0c34
+# %% ../../nbs/prepare/19_drawn.ipynb #401bca39
 def _add_drawn(kind, load): # the entry
     about = 'Knows the answer for drawn videos'
     ANNOTATORS.add(Annotator(f'drawn-{kind}', kind, about, 'Apache-2.0', (), load, 'drawn'))
 
-# %% ../../nbs/prepare/19_drawn.ipynb #82b10b96
+# %% ../../nbs/prepare/19_drawn.ipynb #0122c8ec
 _add_drawn('pose', lambda models='', device='cpu', threads=1: DrawnPose())
 _add_drawn('parse', _truth_of('parse'))
 _add_drawn('densepose', _truth_of('iuv'))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OnnxModel', 'normalised', 'Schp', 'RtmPose', 'DensePose', 'Raft', 'IsNet']
 
-# %% ../../nbs/prepare/22_full_level.ipynb #02c1ceae
+# %% ../../nbs/prepare/22_full_level.ipynb #1154bcc7
 import cv2
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..data.labels import DENSEPOSE
 from .annotators import ANNOTATORS, Annotator, ModelFile, model_path
 from .light import BodyPix, fit_into, parts_file, to_joints, warp_picture
 
-# %% ../../nbs/prepare/22_full_level.ipynb #4c8f061c
+# %% ../../nbs/prepare/22_full_level.ipynb #5cf9a2ab
 class OnnxModel:
     "A network in an ONNX file with one input"
     def __init__(self,
@@ -41,7 +41,7 @@ class OnnxModel:
         parts = [self.net.run(None, {self.input.name: p}) for p in (np.split(x, len(x)) if fixed else [x])]
         return [np.concatenate(o) for o in zip(*parts)]
 
-# %% ../../nbs/prepare/22_full_level.ipynb #63496c70
+# %% ../../nbs/prepare/22_full_level.ipynb #4f84f23d
 def normalised(
     pictures:np.ndarray, # `(n h w 3)`, uint8
     mean:tuple, # of each channel, of values from 0 to 255
@@ -51,7 +51,7 @@ def normalised(
     x = (pictures.astype(np.float32) - np.float32(mean))/np.float32(std)
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
-# %% ../../nbs/prepare/22_full_level.ipynb #5726cb1f
+# %% ../../nbs/prepare/22_full_level.ipynb #87a640e9
 class Schp:
     "Twenty LIP labels"
     mean, std = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395) # blue, green, red
@@ -73,11 +73,11 @@ class Schp:
         return [self._labels(s, fit, p.shape[:2]) for s,(_,fit),p in zip(scores, fitted, pictures)]
 
     def _labels(self, scores, fit, size): # `(119 119 20)` -> `(h w)`
-        scores = cv2.resize(scores, (473,473), interpolation=cv2.INTER_LINEAR)
+        scores = cv2.resize(scores, (476,476), interpolation=cv2.INTER_LINEAR)[1:474,1:474] # cell k: at pixel 4k
         scores = cv2.resize(fit.cut(scores, (473,473)), size[::-1], interpolation=cv2.INTER_LINEAR)
         return scores.argmax(-1).astype(np.uint8)
 
-# %% ../../nbs/prepare/22_full_level.ipynb #46aba684
+# %% ../../nbs/prepare/22_full_level.ipynb #a923941a
 _rtm_names = ('nose left-eye right-eye left-ear right-ear left-shoulder right-shoulder left-elbow right-elbow '
               'left-wrist right-wrist left-hip right-hip left-knee right-knee left-ankle right-ankle').split()
 
@@ -118,7 +118,7 @@ class RtmPose:
         places = (places - move[:,2])/move[0,0] - .5
         return to_joints({n: (*places[i], sure[i]) for i,n in enumerate(_rtm_names)}, size)
 
-# %% ../../nbs/prepare/22_full_level.ipynb #a6e56d93
+# %% ../../nbs/prepare/22_full_level.ipynb #7aecdd25
 class DensePose:
     "Parts, U and V by DensePose"
     def __init__(self,
@@ -158,7 +158,7 @@ class DensePose:
         out[top:top+shown.shape[0],left:left+shown.shape[1]] = shown
         return out
 
-# %% ../../nbs/prepare/22_full_level.ipynb #91a04329
+# %% ../../nbs/prepare/22_full_level.ipynb #d554891e
 class Raft:
     "Optical flow by RAFT-small"
     def __init__(self,
@@ -191,7 +191,7 @@ class Raft:
         large = np.stack([cv2.resize(p, size[::-1], interpolation=cv2.INTER_LINEAR) for p in pictures])
         return torch.from_numpy(normalised(large, (127.5,)*3, (127.5,)*3)).to(self.device)
 
-# %% ../../nbs/prepare/22_full_level.ipynb #c140b1e8
+# %% ../../nbs/prepare/22_full_level.ipynb #f765f231
 class IsNet:
     "Opacity of what stands out in a picture"
     def __init__(self,
@@ -209,25 +209,25 @@ class IsNet:
         found = (found - found.min((1,2), keepdims=True))/np.maximum(np.ptp(found, (1,2))[:,None,None], 1e-6)
         return [cv2.resize(f, p.shape[1::-1], interpolation=cv2.INTER_LINEAR) for f,p in zip(found, pictures)]
 
-# %% ../../nbs/prepare/22_full_level.ipynb #f178044a
+# %% ../../nbs/prepare/22_full_level.ipynb #c0f88b66
 def _loads(cls, file, bodies=False): # -> a loader
     def load(models='', device='cpu', threads=1):
         more = [BodyPix(model_path(parts_file, models), threads)] if bodies else []
         return cls(model_path(file, models), device, threads, *more)
     return load
 
-# %% ../../nbs/prepare/22_full_level.ipynb #c2499aef
+# %% ../../nbs/prepare/22_full_level.ipynb #b9bef465
 def _add_full(name, kind, about, licence, file, cls, package='', bodies=False):
     files = (file, parts_file) if bodies else (file,)
     ANNOTATORS.add(Annotator(name, kind, about, licence, files, _loads(cls, file, bodies), 'full', package))
 
-# %% ../../nbs/prepare/22_full_level.ipynb #c0827e29
+# %% ../../nbs/prepare/22_full_level.ipynb #7e38c59a
 _hub = 'https://huggingface.co'
 _add_full('schp', 'parse', 'Self-Correction for Human Parsing, LIP', 'code MIT; hosts of the weights differ',
           ModelFile('parsing_lip.onnx', f'{_hub}/spaces/yisol/IDM-VTON/resolve/main/ckpt/humanparsing/parsing_lip.onnx',
                     '8436e1dae96e2601c373d1ace29c8f0978b16357d9038c17a8ba756cca376dbc', 255), Schp, 'onnxruntime')
 
-# %% ../../nbs/prepare/22_full_level.ipynb #9678dacc
+# %% ../../nbs/prepare/22_full_level.ipynb #7c5d195f
 _mmpose = 'https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/'
 _rtm = 'rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504'
 _add_full('rtmpose', 'pose', 'RTMPose-m, body7; everybody is found by BodyPix', 'Apache-2.0',
@@ -235,7 +235,7 @@ _add_full('rtmpose', 'pose', 'RTMPose-m, body7; everybody is found by BodyPix', 
                     '5c0a4bf67953e6d2ac43ce15e77dc9d5d354ae18430a47d2c5963a7bc5683e3c', 54.3, 'end2end.onnx'),
           RtmPose, 'onnxruntime', bodies=True)
 
-# %% ../../nbs/prepare/22_full_level.ipynb #ce56c46a
+# %% ../../nbs/prepare/22_full_level.ipynb #444fe50b
 _add_full('densepose', 'densepose', 'DensePose R50-FPN (DeepLab head) as TorchScript', 'CC BY-NC 4.0 (data)',
           ModelFile('densepose_r50_fpn_dl.torchscript',
                     f'{_hub}/LayerNorm/DensePose-TorchScript-with-hint-image/resolve/main/'

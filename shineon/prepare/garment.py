@@ -36,7 +36,7 @@ def _smaller(pixels): # `(h w [c])`, uint8 -> the same with at most so many rows
 # %% ../../nbs/prepare/24_garment.ipynb #7a93440b
 def read_photo(
     path:str|Path, # of a garment
-) -> tuple[np.ndarray,np.ndarray|None,list[str]]: # `(h w 3)` uint8, on white; alpha `(h w)` uint8 or None; changes
+) -> tuple[np.ndarray,np.ndarray|None,list[str]]: # `(h w 3)`, on white; alpha `(h w)` or None; changes
     "A photo as it is meant: upright, in 8 bits; its alpha, and what was changed for that"
     counts = Counter()
     with open_picture(path) as im: rgb, alpha = as_rgb(im, path, counts)
@@ -52,11 +52,12 @@ def place_garment(
     opacity:np.ndarray, # `(h w)`, in [0, 1]: 1 on the garment; somewhere above 1/2
     height:int=1024, width:int=768, # of the result
     fill:float=.92, # share of its height or width that the garment takes
-) -> tuple[np.ndarray,np.ndarray]: # picture `(height width 3)` uint8 on white; mask `(height width)` uint8, 0 or 255
+) -> tuple[np.ndarray,np.ndarray]: # picture `(height width 3)` on white; mask `(height width)`, 0 or 255
     "Lay the garment of a photo on white"
     (top,bottom), (left,right) = _box(opacity > .5)
     scale = fill*min(height/(bottom - top), width/(right - left))
-    at = (top + bottom)/2*scale - height/2, (left + right)/2*scale - width/2
+    y,x = (top + bottom)/2*scale, (left + right)/2*scale # of its middle
+    at = y - height/2, x - width/2
     crop = ResizeCrop(photo.shape[:2], height, width, scale, at=at)
     soft = opacity[...,None].astype(np.float32)
     white = (photo*soft + 255*(1 - soft)).round().astype(np.uint8)

@@ -8,7 +8,7 @@ __all__ = ['class_names', 'limbs', 'pose_file', 'classes_file', 'parts_file', 'L
            'BodyPix', 'person_mask', 'nearest_label', 'limb_distances', 'part_labels', 'facing', 'part_chart',
            'lip_labels', 'load_pose', 'load_classes', 'load_parts', 'load_dis']
 
-# %% ../../nbs/prepare/21_light.ipynb #12a69260
+# %% ../../nbs/prepare/21_light.ipynb #c2fd40d7
 from dataclasses import dataclass
 
 import cv2
@@ -21,7 +21,7 @@ from ..core.media import estimate_flow
 from ..data.labels import COCO, DENSEPOSE, LIP, densepose_names, swap_sides
 from .annotators import ANNOTATORS, Annotator, ModelFile, model_path
 
-# %% ../../nbs/prepare/21_light.ipynb #096c4e92
+# %% ../../nbs/prepare/21_light.ipynb #e5515c1a
 class LiteModel:
     "A `.tflite` network"
     def __init__(self,
@@ -61,14 +61,14 @@ class LiteModel:
         x, (scale,zero) = self.net.get_tensor(out['index'])[0], out['quantization']
         return (x.astype(np.float32) - zero)*scale if scale else x
 
-# %% ../../nbs/prepare/21_light.ipynb #6b2adc12
+# %% ../../nbs/prepare/21_light.ipynb #bcfd5c96
 def sigmoid(
     x:np.ndarray, # any
 ) -> np.ndarray: # in (0, 1)
     "Probabilities from logits"
     return 1/(1 + np.exp(-np.clip(x, -40, 40)))
 
-# %% ../../nbs/prepare/21_light.ipynb #f98a9aae
+# %% ../../nbs/prepare/21_light.ipynb #4ca17a37
 @dataclass(frozen=True)
 class Fit:
     "How a picture lies in a network's input"
@@ -94,7 +94,7 @@ class Fit:
         "Places in the picture"
         return (points - [self.left, self.top])/self.scale - .5
 
-# %% ../../nbs/prepare/21_light.ipynb #aa7fcc3f
+# %% ../../nbs/prepare/21_light.ipynb #efdb5ede
 def fit_into(
     picture:np.ndarray, # `(h w 3)`, uint8
     size:tuple[int,int], # height and width of the input
@@ -109,12 +109,12 @@ def fit_into(
     out[top:top+height, left:left+width] = cv2.resize(picture, (width, height), interpolation=how)
     return out, Fit(scale, top, left, height, width)
 
-# %% ../../nbs/prepare/21_light.ipynb #dc20127d
+# %% ../../nbs/prepare/21_light.ipynb #72e526c2
 _of_blazepose = {'nose':0, 'left-eye':2, 'right-eye':5, 'left-ear':7, 'right-ear':8, 'left-shoulder':11,
                  'right-shoulder':12, 'left-elbow':13, 'right-elbow':14, 'left-wrist':15, 'right-wrist':16,
                  'left-hip':23, 'right-hip':24, 'left-knee':25, 'right-knee':26, 'left-ankle':27, 'right-ankle':28}
 
-# %% ../../nbs/prepare/21_light.ipynb #73ab9a28
+# %% ../../nbs/prepare/21_light.ipynb #a0085029
 def in_picture(
     joints:np.ndarray, # `(18 3)`: x, y, confidence
     size:tuple[int,int], # height and width of the picture
@@ -122,7 +122,7 @@ def in_picture(
     "Which joints lie in a picture"
     return ((joints[:,:2] > -.5) & (joints[:,:2] < np.array(size[::-1]) - .5)).all(1)
 
-# %% ../../nbs/prepare/21_light.ipynb #f40d2bcd
+# %% ../../nbs/prepare/21_light.ipynb #552215d2
 def to_joints(
     points:dict, # name of a joint -> x, y, confidence; without the neck
     size:tuple[int,int], # height and width of the picture
@@ -136,7 +136,7 @@ def to_joints(
     seen = (joints[:,2] >= least) & in_picture(joints, size)
     return joints*seen[:,None]
 
-# %% ../../nbs/prepare/21_light.ipynb #693de95b
+# %% ../../nbs/prepare/21_light.ipynb #ef510355
 class BlazePose:
     "33 points of one body, as COCO's joints"
     def __init__(self,
@@ -165,7 +165,7 @@ class BlazePose:
         "Joints of the person in each picture"
         return [self._joints(p) for p in pictures]
 
-# %% ../../nbs/prepare/21_light.ipynb #7eca6d2f
+# %% ../../nbs/prepare/21_light.ipynb #e6e675c5
 def warp_picture(
     picture:np.ndarray, # `(h w 3)`, uint8
     move:np.ndarray, # `(2 3)`: x, y from a picture's edge -> those in the result
@@ -181,7 +181,7 @@ def warp_picture(
     centred[:,2] += move[:,:2]@[.5, .5]
     return cv2.warpAffine(picture, centred, size[::-1], flags=cv2.INTER_LINEAR)
 
-# %% ../../nbs/prepare/21_light.ipynb #3d0da73c
+# %% ../../nbs/prepare/21_light.ipynb #05237887
 @patch
 def _joints(self:BlazePose, picture): # -> (18 3)
     h,w = picture.shape[:2]
@@ -192,7 +192,7 @@ def _joints(self:BlazePose, picture): # -> (18 3)
     points[:,2] = sigmoid(points[:,3])*sigmoid(points[:,4])*(sure > .3)
     return to_joints({n: points[i,:3] for n,i in _of_blazepose.items()}, (h, w))
 
-# %% ../../nbs/prepare/21_light.ipynb #c7266c6e
+# %% ../../nbs/prepare/21_light.ipynb #63987a9b
 @patch
 def _square(self:BlazePose, points, side): # a better square than one of that side; None where it will do
     middle, rim = points[33,:2], points[34,:2]
@@ -202,7 +202,7 @@ def _square(self:BlazePose, points, side): # a better square than one of that si
     wanted = 2.5*float(np.hypot(*(rim - middle)))
     return (*middle, wanted) if wanted < .7*side else None
 
-# %% ../../nbs/prepare/21_light.ipynb #c5ed5563
+# %% ../../nbs/prepare/21_light.ipynb #88bc8027
 class_names = 'background hair body-skin face-skin clothes others'.split() # of the selfie segmenter
 
 @dataclass
@@ -231,7 +231,7 @@ class Classes:
         if self.probs.shape[:2] == tuple(size): return self.probs
         return cv2.resize(self.probs, size[::-1], interpolation=cv2.INTER_LINEAR)
 
-# %% ../../nbs/prepare/21_light.ipynb #67a73998
+# %% ../../nbs/prepare/21_light.ipynb #9594c00a
 class SelfieClasses:
     "Six classes for each pixel"
     def __init__(self,
@@ -251,7 +251,7 @@ class SelfieClasses:
         e = np.exp(logits - logits.max(-1, keepdims=True))
         return Classes(e/e.sum(-1, keepdims=True))
 
-# %% ../../nbs/prepare/21_light.ipynb #fc5b6998
+# %% ../../nbs/prepare/21_light.ipynb #2b26211c
 _part_of = np.array([DENSEPOSE[n] for n in ( # in the order of BodyPix
     'head-left head-right left-upper-arm-back left-upper-arm-front right-upper-arm-back right-upper-arm-front '
     'left-lower-arm-back left-lower-arm-front right-lower-arm-back right-lower-arm-front left-hand right-hand '
@@ -259,7 +259,7 @@ _part_of = np.array([DENSEPOSE[n] for n in ( # in the order of BodyPix
     'left-lower-leg-front left-lower-leg-back right-lower-leg-front right-lower-leg-back left-foot right-foot'
     ).split()], np.uint8)
 
-# %% ../../nbs/prepare/21_light.ipynb #6242b2c6
+# %% ../../nbs/prepare/21_light.ipynb #da7a647d
 @dataclass
 class Parts:
     "BodyPix's probabilities in one picture"
@@ -287,7 +287,7 @@ class Parts:
         half = from_cells(self.parts, self.fit, ((h + 1)//2, (w + 1)//2))
         return part_labels(half, known.person, known.joints)
 
-# %% ../../nbs/prepare/21_light.ipynb #c7ac431e
+# %% ../../nbs/prepare/21_light.ipynb #b38c2dff
 def from_cells(
     cells:np.ndarray, # `(H W c)`, float32: values in the middles of cells, 16 pixels of the input apart
     fit:Fit, # how the picture lies in the input
@@ -298,12 +298,12 @@ def from_cells(
     cols = _between(cells.shape[1], fit.left, fit.width, size[1])
     return np.ascontiguousarray(np.tensordot(cols, np.tensordot(rows, cells, (1,0)), (1,1)).transpose(1, 0, 2))
 
-# %% ../../nbs/prepare/21_light.ipynb #6abd6657
+# %% ../../nbs/prepare/21_light.ipynb #b5d49177
 def _between(n, first, length, wanted): # `(wanted n)`: weights of n cells along one side
     at = (first + (np.arange(wanted) + .5)*length/wanted - .5)/16
     return np.clip(1 - np.abs(at[:,None] - np.arange(n)), 0, 1).astype(np.float32)
 
-# %% ../../nbs/prepare/21_light.ipynb #2dc10c18
+# %% ../../nbs/prepare/21_light.ipynb #7cdfd479
 class BodyPix:
     "24 body parts; joints of everybody in the picture"
     def __init__(self,
@@ -330,7 +330,7 @@ class BodyPix:
         out, fit = self.look(picture)
         return Parts(sigmoid(out['segments']), sigmoid(out['part_heatmaps']), fit)
 
-# %% ../../nbs/prepare/21_light.ipynb #2649cb0e
+# %% ../../nbs/prepare/21_light.ipynb #ad68b648
 _posenet = ('nose left-eye right-eye left-ear right-ear left-shoulder right-shoulder left-elbow right-elbow '
             'left-wrist right-wrist left-hip right-hip left-knee right-knee left-ankle right-ankle').split()
 _edges = [tuple(_posenet.index(n) for n in edge.split()) for edge in (
@@ -339,7 +339,7 @@ _edges = [tuple(_posenet.index(n) for n in edge.split()) for edge in (
     'left-knee left-ankle', 'nose right-shoulder', 'right-shoulder right-elbow', 'right-elbow right-wrist',
     'right-shoulder right-hip', 'right-hip right-knee', 'right-knee right-ankle')]
 
-# %% ../../nbs/prepare/21_light.ipynb #611a9524
+# %% ../../nbs/prepare/21_light.ipynb #059a8621
 _directed = _edges + [(b, a) for a,b in _edges] # there, then back
 
 class _Bodies:
@@ -373,7 +373,7 @@ class _Bodies:
                 found[b] = *place, score
         return found
 
-# %% ../../nbs/prepare/21_light.ipynb #9b7f0d93
+# %% ../../nbs/prepare/21_light.ipynb #495c451d
 @patch
 def all(self:_Bodies, least=.4): # -> bodies (17 3), the surest first
     peaks = cv2.dilate(self.score, np.ones((3,3))) # (h w 17)
@@ -386,7 +386,7 @@ def all(self:_Bodies, least=.4): # -> bodies (17 3), the surest first
         if body[:,2].mean() > least: found.append(body)
     return found
 
-# %% ../../nbs/prepare/21_light.ipynb #a29a53fd
+# %% ../../nbs/prepare/21_light.ipynb #44d466bc
 @patch
 def people(self:BodyPix,
     pictures:list[np.ndarray], # `(h w 3)` each, uint8, of any size
@@ -394,7 +394,7 @@ def people(self:BodyPix,
     "Joints of everybody in each picture"
     return [self._people(p) for p in pictures]
 
-# %% ../../nbs/prepare/21_light.ipynb #8864c559
+# %% ../../nbs/prepare/21_light.ipynb #3634f2aa
 @patch
 def _people(self:BodyPix, picture):
     out, fit = self.look(picture)
@@ -402,10 +402,10 @@ def _people(self:BodyPix, picture):
     def placed(body): return np.column_stack([fit.back(body[:,1::-1]), body[:,2]]) # (17 3): x, y, score
     return [to_joints(dict(zip(_posenet, placed(b))), size) for b in _Bodies(out).all()]
 
-# %% ../../nbs/prepare/21_light.ipynb #a0b12279
+# %% ../../nbs/prepare/21_light.ipynb #e19b7e30
 def _odd(n): return 2*round(n/2) + 1 # the odd number at or above
 
-# %% ../../nbs/prepare/21_light.ipynb #8daea372
+# %% ../../nbs/prepare/21_light.ipynb #4173138e
 def person_mask(
     there:np.ndarray, # `(h w)`, float32 in [0, 1]: fine probability of a person
     coarse:np.ndarray, # `(h w)`, float32 in [0, 1]: coarse, but seldom wrong
@@ -422,7 +422,7 @@ def person_mask(
     beside = ((person > .5) & ~own).sum()/max((person > .5)[own].sum(), 1)
     return person*own, float(beside)
 
-# %% ../../nbs/prepare/21_light.ipynb #a1f03a54
+# %% ../../nbs/prepare/21_light.ipynb #c8de3ba1
 def _of_the_skeleton(mask, joints): # (h w) -> (h w) bool: pieces in which joints lie; the largest where none do
     n, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if n < 3: return np.ones(mask.shape, bool)
@@ -435,7 +435,7 @@ def _of_the_skeleton(mask, joints): # (h w) -> (h w) bool: pieces in which joint
     kept[0] = True
     return kept[pieces]
 
-# %% ../../nbs/prepare/21_light.ipynb #a2fdf7ec
+# %% ../../nbs/prepare/21_light.ipynb #aac79173
 def nearest_label(
     labels:np.ndarray, # `(h w)`, uint8, 0: none
 ) -> np.ndarray: # `(h w)`, uint8
@@ -448,7 +448,7 @@ def nearest_label(
     table[places[here]] = labels[here]
     return table[places]
 
-# %% ../../nbs/prepare/21_light.ipynb #9dbe3994
+# %% ../../nbs/prepare/21_light.ipynb #de0b0182
 _chains = ('left-shoulder left-elbow left-wrist', 'right-shoulder right-elbow right-wrist',
            'left-hip left-knee left-ankle', 'right-hip right-knee right-ankle') # in the order of LIP's arms and legs
 limbs = [[COCO[n] for n in chain.split()] for chain in _chains]
@@ -469,17 +469,17 @@ def limb_distances(
         out[k] = cv2.resize(np.min(far, 0), (w, h)) if far else _far
     return out
 
-# %% ../../nbs/prepare/21_light.ipynb #e2a6b335
+# %% ../../nbs/prepare/21_light.ipynb #1ce2de10
 def _to_bone(points, a, b): # `(... 2)`; ends of a bone -> distances `(...)`
     along = (b - a).astype(np.float32)
     t = np.clip((points - a)@along/max(along@along, 1e-6), 0, 1)
     return np.linalg.norm(points - a - t[...,None]*along, axis=-1).astype(np.float32)
 
-# %% ../../nbs/prepare/21_light.ipynb #cc067a71
+# %% ../../nbs/prepare/21_light.ipynb #b3a18bb5
 def _parts(*names): # numbers of the DensePose parts whose names hold one of these words
     return [i for i,n in enumerate(densepose_names) if any(w in n for w in names)]
 
-# %% ../../nbs/prepare/21_light.ipynb #52c55f27
+# %% ../../nbs/prepare/21_light.ipynb #8a402cca
 _torso, _head = _parts('torso'), _parts('head')
 _left_arm, _right_arm = ([i for i in _parts('arm', 'hand') if side in densepose_names[i]] for side in ('left','right'))
 _left_leg, _right_leg = ([i for i in _parts('leg') if side in densepose_names[i]] for side in ('left','right'))
@@ -491,7 +491,7 @@ def _table(parts): # DensePose parts -> for each number whether it is one
     table[parts] = True
     return table
 
-# %% ../../nbs/prepare/21_light.ipynb #2598d929
+# %% ../../nbs/prepare/21_light.ipynb #9b625189
 def part_labels(
     probs:np.ndarray, # `(h' w' 24)`, float32: BodyPix's parts, at half the size
     person:np.ndarray, # `(h w)`, float32
@@ -507,7 +507,7 @@ def part_labels(
     parts = _legs_below_hips(parts, joints, far)
     return _turned(parts, joints)
 
-# %% ../../nbs/prepare/21_light.ipynb #05323a7a
+# %% ../../nbs/prepare/21_light.ipynb #bd374322
 _arms_of_bodypix, _legs_of_bodypix = slice(2, 12), slice(14, 24)
 
 def _where_limbs_are(probs, far, height): # no arms where legs are much nearer, no legs where arms are
@@ -519,7 +519,7 @@ def _where_limbs_are(probs, far, height): # no arms where legs are much nearer, 
     out[...,_legs_of_bodypix] *= np.clip(1.5 - nearer, 0, 1)[...,None]
     return out
 
-# %% ../../nbs/prepare/21_light.ipynb #8d826f1e
+# %% ../../nbs/prepare/21_light.ipynb #b9380fb3
 def _own_side(parts, far): # left and right limbs by the nearest bone
     margin = parts.shape[0]/64
     for left,right,(l,r) in ((_left_arm, _right_arm, far[:2]),
@@ -530,12 +530,12 @@ def _own_side(parts, far): # left and right limbs by the nearest bone
         parts = np.where(wrong_right | wrong_left, _mirrored[parts], parts)
     return parts
 
-# %% ../../nbs/prepare/21_light.ipynb #0baca298
+# %% ../../nbs/prepare/21_light.ipynb #aa0b7f38
 def _heights(joints, *names): # mean y of a pair of joints, for each name; None where one was not found
     pairs = [joints[[COCO[f'left-{n}'], COCO[f'right-{n}']]] for n in names]
     return [float(p[:,1].mean()) if p[:,2].all() else None for p in pairs]
 
-# %% ../../nbs/prepare/21_light.ipynb #e6b25237
+# %% ../../nbs/prepare/21_light.ipynb #377c6344
 def _legs_below_hips(parts, joints, far): # torso that reaches down the thighs is leg; so are feet above the knees
     hip, knee = _heights(joints, 'hip', 'knee')
     if hip is None or knee is None or knee <= hip: return parts
@@ -547,7 +547,7 @@ def _legs_below_hips(parts, joints, far): # torso that reaches down the thighs i
     numbers = np.array([[DENSEPOSE[n] for n in row] for row in names], np.uint8)
     return np.where(low, numbers[upper.astype(int)*np.ones_like(parts), left.astype(int)], parts)
 
-# %% ../../nbs/prepare/21_light.ipynb #ecee6f3f
+# %% ../../nbs/prepare/21_light.ipynb #91a94980
 def facing(
     joints:np.ndarray, # `(18 3)`
 ) -> bool|None: # True: towards us; None: it cannot be told, as from the side
@@ -559,7 +559,7 @@ def facing(
     clear = wide[0]*wide[1] > 0 and np.abs(wide).sum() > .2*long
     return bool(wide[0] > 0) if clear else None
 
-# %% ../../nbs/prepare/21_light.ipynb #fdcf50da
+# %% ../../nbs/prepare/21_light.ipynb #00398651
 def _turned(parts, joints): # front and back of torso and legs
     front = facing(joints)
     if front is None: return parts
@@ -569,14 +569,14 @@ def _turned(parts, joints): # front and back of torso and legs
         if 'torso' in name or 'leg' in name: table[i] = DENSEPOSE[name.replace('front', side).replace('back', side)]
     return table[parts]
 
-# %% ../../nbs/prepare/21_light.ipynb #a7c0d52d
+# %% ../../nbs/prepare/21_light.ipynb #984d58f4
 _bone_of = {} # part -> its bone's ends, names of joints; the torso's is made of two
 for _side in ('left','right'):
     for _names,_a,_b in (('upper-arm','shoulder','elbow'), ('lower-arm','elbow','wrist'), ('hand','elbow','wrist'),
                          ('upper-leg','hip','knee'), ('lower-leg','knee','ankle'), ('foot','knee','ankle')):
         for _i in _parts(f'{_side}-{_names}'): _bone_of[_i] = COCO[f'{_side}-{_a}'], COCO[f'{_side}-{_b}']
 
-# %% ../../nbs/prepare/21_light.ipynb #6eee5b3a
+# %% ../../nbs/prepare/21_light.ipynb #0acc93da
 def _direction(part, joints): # unit vector along a part
     down = np.float32([0, 1])
     if part in _torso: ends = joints[1], joints[[COCO['left-hip'], COCO['right-hip']]].mean(0)
@@ -586,7 +586,7 @@ def _direction(part, joints): # unit vector along a part
     length = np.hypot(*way)
     return way/length if ends[0][2] > 0 and ends[1][2] > 0 and length > 1 else down
 
-# %% ../../nbs/prepare/21_light.ipynb #929e5643
+# %% ../../nbs/prepare/21_light.ipynb #b563bd9e
 def _across(t, s, n=12): # of a part's pixels, `(k,)`: share along it, place across it -> share across it
     rows = np.minimum((t*n).astype(int), n - 1)
     first, last = np.full(n, np.inf), np.full(n, -np.inf)
@@ -596,7 +596,7 @@ def _across(t, s, n=12): # of a part's pixels, `(k,)`: share along it, place acr
     first, last = (np.interp(t*n - .5, used, ends[used]) for ends in (first, last))
     return ((s - first)/np.maximum(last - first, 1)).clip(0, 1)
 
-# %% ../../nbs/prepare/21_light.ipynb #8e39d736
+# %% ../../nbs/prepare/21_light.ipynb #10b470b0
 def part_chart(
     parts:np.ndarray, # `(h w)`, uint8: DensePose parts
     joints:np.ndarray, # `(18 3)`
@@ -613,7 +613,7 @@ def part_chart(
         iuv[y,x,1:] = np.stack([_across(t, s), t], 1)*255 + .5
     return iuv
 
-# %% ../../nbs/prepare/21_light.ipynb #3eca2361
+# %% ../../nbs/prepare/21_light.ipynb #67b3d354
 def _hem_score(image, cloth, torso, joints): # (h w): above 0 where cloth of the trunk is of the lower garment; or None
     shoulder, hip = _heights(joints, 'shoulder', 'hip')
     if shoulder is None or hip is None or hip - shoulder < 4: return None
@@ -627,7 +627,7 @@ def _hem_score(image, cloth, torso, joints): # (h w): above 0 where cloth of the
     weight = 1 - np.clip((alike - .3)/.5, 0, 1)
     return 1.2*weight*by_colour + (.45 + 1.5*(1 - weight))*by_height
 
-# %% ../../nbs/prepare/21_light.ipynb #e19add4c
+# %% ../../nbs/prepare/21_light.ipynb #d6aa7b0f
 def _colour_score(image, upper, lower, where): # (h w): log odds of `lower`'s colours over `upper`'s; how alike they are
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB) >> 4
     bins = lab.astype(int)@[256, 16, 1]
@@ -637,13 +637,13 @@ def _colour_score(image, upper, lower, where): # (h w): log odds of `lower`'s co
     share = cv2.blur(where.astype(np.float32), size)
     return cv2.blur(odds, size)/np.maximum(share, 1e-3), float(np.sqrt(up*low).sum())
 
-# %% ../../nbs/prepare/21_light.ipynb #3ac4479c
+# %% ../../nbs/prepare/21_light.ipynb #301e2238
 def _histogram(bins): # of colours -> (4096,), smooth, sums to 1
     counts = np.bincount(bins, minlength=4096).astype(np.float32).reshape(16, 16, 16)
     smooth = cv2.GaussianBlur(counts, (3,3), .6).ravel() + 1e-6 # over two of the three: channels stay apart
     return smooth/smooth.sum()
 
-# %% ../../nbs/prepare/21_light.ipynb #3e5692da
+# %% ../../nbs/prepare/21_light.ipynb #2c46c5c8
 def lip_labels(
     probs:np.ndarray, # `(h w 6)`, float32: the segmenter's classes
     known, # of this frame: `image`, `joints`, `person`, `parts`, `memory`
@@ -662,7 +662,7 @@ def lip_labels(
     if _is_skirt(is_['clothes'], known): labels[labels == LIP['pants']] = LIP['skirt']
     return labels
 
-# %% ../../nbs/prepare/21_light.ipynb #3e3bc919
+# %% ../../nbs/prepare/21_light.ipynb #a9b40511
 def _label_skin(labels, skin, near, joints, far): # by the nearest part; on the belly by the nearest limb
     for parts,name in ((_left_arm, 'left-arm'), (_right_arm, 'right-arm'), (_left_leg, 'left-leg'),
                        (_right_leg, 'right-leg'), (_head + _torso, 'face')):
@@ -673,7 +673,7 @@ def _label_skin(labels, skin, near, joints, far): # by the nearest part; on the 
     low = skin & _table(_torso)[near] & (y > shoulder + .35*(hip - shoulder))
     if far.min() < _far: labels[low] = LIP['left-arm'] + far.argmin(0)[low]
 
-# %% ../../nbs/prepare/21_light.ipynb #2a06c9ce
+# %% ../../nbs/prepare/21_light.ipynb #9e4592e2
 def _label_cloth(labels, cloth, near, known): # upper or lower garment
     torso, arms = _table(_torso)[near], _table(_left_arm + _right_arm)[near]
     legs = _table(_left_leg + _right_leg + [_left_foot, _right_foot])[near]
@@ -686,7 +686,7 @@ def _label_cloth(labels, cloth, near, known): # upper or lower garment
     between = trunk & (np.arange(labels.shape[0])[:,None] >= shoulder + .55*(hip - shoulder))
     labels[between] = np.where(score > 0, LIP['pants'], LIP['upper-clothes'])[between]
 
-# %% ../../nbs/prepare/21_light.ipynb #daf9f202
+# %% ../../nbs/prepare/21_light.ipynb #d1263d29
 def _label_ends(labels, is_, near, joints): # shoes, hair, face; hats, which are above the eyes
     other = is_['clothes'] | is_['body-skin'] | is_['others']
     labels[other & (near == _left_foot)] = LIP['left-shoe']
@@ -698,7 +698,7 @@ def _label_ends(labels, is_, near, joints): # shoes, hair, face; hats, which are
     above = np.arange(labels.shape[0])[:,None] < eyes[:,1].mean()
     labels[is_['others'] & _table(_head)[near] & above] = LIP['hat']
 
-# %% ../../nbs/prepare/21_light.ipynb #9ea1e233
+# %% ../../nbs/prepare/21_light.ipynb #67c879e9
 def _without_crumbs(labels): # thin strips and small pieces of cloth take the label beside them
     wide = np.ones((_odd(3*labels.shape[0]/256),)*2, np.uint8)
     for name in ('upper-clothes', 'pants'):
@@ -712,21 +712,21 @@ def _without_crumbs(labels): # thin strips and small pieces of cloth take the la
         labels = np.where(crumbs, nearest_label(labels*~crumbs), labels)
     return labels
 
-# %% ../../nbs/prepare/21_light.ipynb #58c85ba5
+# %% ../../nbs/prepare/21_light.ipynb #31368b26
 def _between_thighs(cloth, joints): # share of cloth between the thighs and between the knees, the smaller; or None
     ends = joints[[COCO['left-hip'], COCO['left-knee'], COCO['right-hip'], COCO['right-knee']]]
     if not ends[:,2].all(): return None
     knees, hips = ends[1::2,:2], ends[::2,:2]
     return min(_share_between(cloth, *pair) for pair in (.45*hips + .55*knees, knees))
 
-# %% ../../nbs/prepare/21_light.ipynb #cbda3fb5
+# %% ../../nbs/prepare/21_light.ipynb #024f2496
 def _share_between(cloth, p, q): # share of cloth on the line between two places
     n = max(8, int(np.hypot(*(p - q))))
     most = np.array(cloth.shape[::-1]) - 1
     x,y = np.linspace(p, q, n).round().astype(int).clip(0, most).T
     return cloth[y,x].mean()
 
-# %% ../../nbs/prepare/21_light.ipynb #b580fca5
+# %% ../../nbs/prepare/21_light.ipynb #3a65a1d8
 def _is_skirt(cloth, known): # `memory` keeps the average and the last answer
     share, memory = _between_thighs(cloth, known.joints), known.memory
     if share is not None:
@@ -736,7 +736,7 @@ def _is_skirt(cloth, known): # `memory` keeps the average and the last answer
     memory['skirt'] = memory.get('thighs', 0) > least
     return memory['skirt']
 
-# %% ../../nbs/prepare/21_light.ipynb #3064c81f
+# %% ../../nbs/prepare/21_light.ipynb #2b776f98
 _google = 'https://storage.googleapis.com/mediapipe-'
 pose_file = ModelFile(
     'pose_landmark_heavy.tflite', f'{_google}assets/pose_landmark_heavy.tflite',
@@ -751,7 +751,7 @@ parts_file = ModelFile(
     'bodypix_mobilenet_v1_075_720_1280_16_quant.tflite',
     '6abaed4ad9080cafd327d0f03fd23f0c46d4409b75b6e23abde9a35582067696', 1.5)
 
-# %% ../../nbs/prepare/21_light.ipynb #6aa6b905
+# %% ../../nbs/prepare/21_light.ipynb #dd7648ee
 def load_pose(
     models:str='', # folder of model files
     device:str='cpu', # it runs on the CPU
@@ -762,7 +762,7 @@ def load_pose(
     pose.bodies = lambda: BodyPix(model_path(parts_file, models), threads)
     return pose
 
-# %% ../../nbs/prepare/21_light.ipynb #e2b0637a
+# %% ../../nbs/prepare/21_light.ipynb #c1c0845e
 @patch
 def people(self:BlazePose,
     pictures:list[np.ndarray], # `(h w 3)` each, uint8, of any size
@@ -771,7 +771,7 @@ def people(self:BlazePose,
     if not hasattr(self.bodies, 'people'): self.bodies = self.bodies()
     return self.bodies.people(pictures)
 
-# %% ../../nbs/prepare/21_light.ipynb #bd4ed756
+# %% ../../nbs/prepare/21_light.ipynb #c3a4effb
 def load_classes(
     models:str='', # folder of model files
     device:str='cpu', # it runs on the CPU
@@ -780,7 +780,7 @@ def load_classes(
     "The selfie segmenter"
     return SelfieClasses(model_path(classes_file, models), threads)
 
-# %% ../../nbs/prepare/21_light.ipynb #be99b6a1
+# %% ../../nbs/prepare/21_light.ipynb #dcf7fe9e
 def load_parts(
     models:str='', # folder of model files
     device:str='cpu', # it runs on the CPU
@@ -789,7 +789,7 @@ def load_parts(
     "BodyPix"
     return BodyPix(model_path(parts_file, models), threads)
 
-# %% ../../nbs/prepare/21_light.ipynb #29ae423f
+# %% ../../nbs/prepare/21_light.ipynb #8a7b6095
 def load_dis(
     models:str='', # not needed
     device:str='cpu', # it runs on the CPU
@@ -798,7 +798,7 @@ def load_dis(
     "Optical flow by dense inverse search, as OpenCV has it"
     return lambda now, before: [estimate_flow(n, b) for n,b in zip(now, before)]
 
-# %% ../../nbs/prepare/21_light.ipynb #18ee2e4b
+# %% ../../nbs/prepare/21_light.ipynb #d5819c3b
 _lite, _apache = 'ai_edge_litert', 'Apache-2.0'
 ANNOTATORS.add(Annotator('blazepose', 'pose', 'BlazePose GHUM heavy; everybody is found by BodyPix', _apache,
                          (pose_file, parts_file), load_pose, package=_lite))

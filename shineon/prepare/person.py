@@ -7,7 +7,7 @@ __all__ = ['Located', 'PersonFrame', 'flow_to_previous', 'carried', 'LabelSmooth
            'PersonAnnotator', 'Known', 'enlarge_labels', 'find_person', 'changed_labels', 'doubts_about', 'joints_box',
            'tracks_of', 'chosen_track']
 
-# %% ../../nbs/prepare/23_person.ipynb #b80876a7
+# %% ../../nbs/prepare/23_person.ipynb #f4784361
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ from ..data.labels import COCO
 from .annotators import annotator_for
 from .light import in_picture, part_chart, person_mask
 
-# %% ../../nbs/prepare/23_person.ipynb #652705be
+# %% ../../nbs/prepare/23_person.ipynb #a74d3c01
 @dataclass
 class Located:
     "Where the person is in a frame of any size"
@@ -36,7 +36,7 @@ class Located:
     joints:np.ndarray # `(18 3)`: x, y in pixels of the frame, confidence; zeros where not found
     others:int=0 # further people seen
 
-# %% ../../nbs/prepare/23_person.ipynb #a91c280e
+# %% ../../nbs/prepare/23_person.ipynb #8db6f9ec
 @dataclass
 class PersonFrame:
     "A frame and what was found in it"
@@ -48,12 +48,12 @@ class PersonFrame:
     doubts:tuple[str,...]=() # names of what is doubtful, see `doubts_about`
     flow:np.ndarray|None=None # `(h w 2)`, float32, pixels: to the frame before, by `dis`; None in the first frame
 
-# %% ../../nbs/prepare/23_person.ipynb #a2e47f75
+# %% ../../nbs/prepare/23_person.ipynb #1ba87ce7
 @lru_cache(4)
 def _flow_by(how, models, device): # the loaded annotator
     return annotator_for('flow', how).load(models, device, 1)
 
-# %% ../../nbs/prepare/23_person.ipynb #ed53a5ac
+# %% ../../nbs/prepare/23_person.ipynb #76fb0419
 def flow_to_previous(
     current:np.ndarray, # `(h w 3)`, uint8
     previous:np.ndarray, # the frame before, of the same size
@@ -64,11 +64,11 @@ def flow_to_previous(
     "Optical flow from a frame to the one before"
     return _flow_by(how, models, device)([current], [previous])[0]
 
-# %% ../../nbs/prepare/23_person.ipynb #ad688436
+# %% ../../nbs/prepare/23_person.ipynb #f7fa8f97
 @lru_cache(4)
 def _places(h, w): return np.stack(np.meshgrid(np.arange(w), np.arange(h)), -1).astype(np.float32) # (h w 2): x, y
 
-# %% ../../nbs/prepare/23_person.ipynb #72bb81cc
+# %% ../../nbs/prepare/23_person.ipynb #95390b85
 def carried(
     x:np.ndarray, # `(h w)` or `(h w c)`, of the previous frame
     flow:np.ndarray, # `(h w 2)`, pixels, from this frame to the previous one
@@ -77,7 +77,7 @@ def carried(
     "Something of the previous frame, moved to where it is now"
     return cv2.remap(x, flow + _places(*flow.shape[:2]), None, how, borderMode=cv2.BORDER_REPLICATE)
 
-# %% ../../nbs/prepare/23_person.ipynb #4fd179b1
+# %% ../../nbs/prepare/23_person.ipynb #e96bc7e0
 class LabelSmoother:
     "Label maps in which the past has a vote"
     def __init__(self,
@@ -105,7 +105,7 @@ class LabelSmoother:
         self.scores = {k: s.astype(np.float32) for k,s in self.scores.items() if s.max() > .02}
         return winner
 
-# %% ../../nbs/prepare/23_person.ipynb #2edcad0d
+# %% ../../nbs/prepare/23_person.ipynb #5ca27c5e
 def smooth_joints(
     window:np.ndarray, # `(n 18 3)`: joints of some frames in a row
     i:int, # number of the frame in the window
@@ -122,7 +122,7 @@ def smooth_joints(
     sure = np.where(found[i], window[i,:,2], np.where(found, window[...,2], 1).min(0))
     return np.where(kept[:,None], np.column_stack([medians, sure]), 0).astype(np.float32)
 
-# %% ../../nbs/prepare/23_person.ipynb #ede6f017
+# %% ../../nbs/prepare/23_person.ipynb #6dff4b95
 class FolderAnnotator:
     "Annotations that lie in a folder, a file a frame"
     def __init__(self,
@@ -148,7 +148,7 @@ class FolderAnnotator:
         size = picture.shape[:2]
         return self.file.load(self.paths[i], placement or ResizeCrop(size, *size))
 
-# %% ../../nbs/prepare/23_person.ipynb #b0c6911f
+# %% ../../nbs/prepare/23_person.ipynb #273530cc
 _nearest = cv2.INTER_NEAREST
 _kinds = dict(pose='keypoints', parse='parse', densepose='densepose') # kind of annotator -> kind of file
 
@@ -172,31 +172,31 @@ class PersonAnnotator:
         for kind,name in self.by.items(): self._check(kind, name)
         self.loaded = {}
 
-# %% ../../nbs/prepare/23_person.ipynb #b5c0d6a9
+# %% ../../nbs/prepare/23_person.ipynb #9f56d71d
 @patch
 def _check(self:PersonAnnotator, kind, name): # `OptionError` for what is neither an annotator nor a folder
     if self._is_folder(name): return
     if '/' in name or os.sep in name: raise OptionError(f'{kind}: no such folder', name, 'Name one that exists')
     annotator_for(kind, name)
 
-# %% ../../nbs/prepare/23_person.ipynb #6cfd87ce
+# %% ../../nbs/prepare/23_person.ipynb #65105573
 @patch
 def _is_folder(self:PersonAnnotator, name): return os.path.isdir(name)
 
-# %% ../../nbs/prepare/23_person.ipynb #cb2148dd
+# %% ../../nbs/prepare/23_person.ipynb #1908f81b
 @patch(as_prop=True)
 def names(self:PersonAnnotator) -> list[str]: # `check_models(names, models)` gets their files
     "Names of the annotators at work, folders left out"
     return [n for n in self.by.values() if not self._is_folder(n)]
 
-# %% ../../nbs/prepare/23_person.ipynb #852b0e64
+# %% ../../nbs/prepare/23_person.ipynb #8103b5f3
 @patch(as_prop=True)
 def made_by(self:PersonAnnotator) -> dict[str,str]: # keypoints, parse, densepose -> name; of a folder its name
     "Who makes what, for the record of a data set"
     said = {k: f'files of {Path(n).name}' if self._is_folder(n) else n for k,n in self.by.items()}
     return {_kinds[k]: v for k,v in said.items()}
 
-# %% ../../nbs/prepare/23_person.ipynb #d3daa7e2
+# %% ../../nbs/prepare/23_person.ipynb #19593a76
 @patch
 def _model(self:PersonAnnotator, kind): # loaded once
     if kind not in self.loaded:
@@ -205,19 +205,19 @@ def _model(self:PersonAnnotator, kind): # loaded once
         else: self.loaded[kind] = annotator_for(kind, name).load(self.models, self.device, self.threads)
     return self.loaded[kind]
 
-# %% ../../nbs/prepare/23_person.ipynb #6ee716ad
+# %% ../../nbs/prepare/23_person.ipynb #07049e43
 @patch
 def _look(self:PersonAnnotator, kind, numbers, pictures, placements): # results of a batch, one a picture
     model = self._model(kind)
     if not isinstance(model, FolderAnnotator): return model(pictures)
     return [model.read(*of) for of in zip(numbers, pictures, placements)]
 
-# %% ../../nbs/prepare/23_person.ipynb #eccb5d6a
+# %% ../../nbs/prepare/23_person.ipynb #e5b6f06c
 def _batches(items, n): # lists of n
     items = iter(items)
     while batch := list(islice(items, n)): yield batch
 
-# %% ../../nbs/prepare/23_person.ipynb #777c3437
+# %% ../../nbs/prepare/23_person.ipynb #145cc8c9
 @patch
 def _looked(self:PersonAnnotator, frames, placements): # picture, placement, kind -> result; for each frame, in order
     items = zip(range(2**62), frames, placements)
@@ -234,7 +234,7 @@ def _looked(self:PersonAnnotator, frames, placements): # picture, placement, kin
     finally:
         for pool in pools.values(): pool.shutdown(cancel_futures=True)
 
-# %% ../../nbs/prepare/23_person.ipynb #f6a2015e
+# %% ../../nbs/prepare/23_person.ipynb #d1b41e4e
 def _windows(items, reach): # for each item: it and up to `reach` before and after; its number among them
     none = object()
     window = deque([none]*reach, maxlen=2*reach + 1)
@@ -244,7 +244,7 @@ def _windows(items, reach): # for each item: it and up to `reach` before and aft
         before = sum(o is not none for o in islice(window, reach))
         yield [o for o in window if o is not none], before
 
-# %% ../../nbs/prepare/23_person.ipynb #6b439a3d
+# %% ../../nbs/prepare/23_person.ipynb #9af5760c
 @dataclass
 class Known:
     "What is known of a frame while its annotations are made"
@@ -256,20 +256,20 @@ class Known:
     person:np.ndarray|None=None # `(h w)`, float32 in [0, 1]
     parts:np.ndarray|None=None # `(h w)`, uint8: DensePose parts
 
-# %% ../../nbs/prepare/23_person.ipynb #9db15d5e
+# %% ../../nbs/prepare/23_person.ipynb #a61e1512
 def _resized(x, size, how=cv2.INTER_LINEAR): # (h w [c]) -> of another size
     if x.shape[:2] == tuple(size): return x
     smaller = size[0] < x.shape[0] and how == cv2.INTER_LINEAR
     return cv2.resize(x, tuple(size)[::-1], interpolation=cv2.INTER_AREA if smaller else how)
 
-# %% ../../nbs/prepare/23_person.ipynb #1d87caaf
+# %% ../../nbs/prepare/23_person.ipynb #7d86edb3
 def _moved_joints(joints, old, new): # of a picture of size `old` -> of size `new`
     scale = np.array(new[::-1])/old[::-1]
     out = joints.copy()
     out[:,:2] = ((joints[:,:2] + .5)*scale - .5)*(joints[:,2:] > 0)
     return out
 
-# %% ../../nbs/prepare/23_person.ipynb #316b04dd
+# %% ../../nbs/prepare/23_person.ipynb #89361bed
 def enlarge_labels(
     labels:np.ndarray, # `(h w)`, uint8
     size:tuple[int,int], # height and width wanted
@@ -283,7 +283,7 @@ def enlarge_labels(
         best[higher], out[higher] = mask[higher], k
     return out
 
-# %% ../../nbs/prepare/23_person.ipynb #e782b4af
+# %% ../../nbs/prepare/23_person.ipynb #cdb121b5
 def find_person(
     known:Known, # of this frame: `image`, `joints`
     parse, # result of the parse annotator
@@ -300,17 +300,17 @@ def find_person(
     known.memory['there'] = there
     return person_mask(there, coarse, known.joints)
 
-# %% ../../nbs/prepare/23_person.ipynb #76132332
+# %% ../../nbs/prepare/23_person.ipynb #d9841ba9
 def _finished(result, known): # of an annotator -> array at the size of the picture
     if hasattr(result, 'finish'): return result.finish(known)
     return _resized(np.asarray(result), known.image.shape[:2], _nearest)
 
-# %% ../../nbs/prepare/23_person.ipynb #22190f51
+# %% ../../nbs/prepare/23_person.ipynb #cc02655d
 def _work_size(size, parse): # at which labels are made: more pixels than the small networks see tell nothing new
     if not hasattr(parse, 'finish') or size[0] <= 320: return size
     return 256, round(256*size[1]/size[0])
 
-# %% ../../nbs/prepare/23_person.ipynb #2492a887
+# %% ../../nbs/prepare/23_person.ipynb #7728414e
 def changed_labels(
     now:np.ndarray, # `(h w)`, uint8
     before:np.ndarray, # labels of the previous frame
@@ -321,7 +321,7 @@ def changed_labels(
     either = (now > 0) | (moved > 0)
     return float((now != moved)[either].mean()) if either.any() else 0.
 
-# %% ../../nbs/prepare/23_person.ipynb #c59635a5
+# %% ../../nbs/prepare/23_person.ipynb #d359524d
 class _Video: # what is kept from frame to frame of a video
     def __init__(self, smooth):
         self.memory, self.before, self.parse, self.areas = {}, None, None, deque(maxlen=51)
@@ -343,7 +343,7 @@ class _Video: # what is kept from frame to frame of a video
         self.before, self.parse = known.image, parse
         return said
 
-# %% ../../nbs/prepare/23_person.ipynb #5b5b24d9
+# %% ../../nbs/prepare/23_person.ipynb #cc668821
 _trunk = [COCO[f'{side}-{j}'] for j in ('shoulder','hip') for side in ('left','right')]
 
 def doubts_about(
@@ -364,7 +364,7 @@ def doubts_about(
             'parse flickers': changed > .15, 'several people': beside > .25}
     return tuple(name for name,true in told.items() if true)
 
-# %% ../../nbs/prepare/23_person.ipynb #f56d9389
+# %% ../../nbs/prepare/23_person.ipynb #b1112568
 @patch
 def annotate(self:PersonAnnotator,
     frames:Iterable[np.ndarray], # `(h w 3)` each, uint8: cropped round the person, all of one size
@@ -380,7 +380,7 @@ def annotate(self:PersonAnnotator,
         joints = smooth_joints(np.stack(raw), i)
         yield self._frame(video, picture, tuple(size or picture.shape[:2]), joints, raw[i], seen)
 
-# %% ../../nbs/prepare/23_person.ipynb #084e6bf6
+# %% ../../nbs/prepare/23_person.ipynb #7185b52f
 @patch
 def _frame(self:PersonAnnotator, video, picture, size, joints, raw, seen): # -> PersonFrame
     old, small = picture.shape[:2], _work_size(size, seen['parse'])
@@ -399,7 +399,7 @@ def _frame(self:PersonAnnotator, video, picture, size, joints, raw, seen): # -> 
     return PersonFrame(_resized(picture, size), enlarge_labels(parse, size), joints, _resized(iuv, size, _nearest),
                        _resized(known.person, size), doubts, flow)
 
-# %% ../../nbs/prepare/23_person.ipynb #ae44f22e
+# %% ../../nbs/prepare/23_person.ipynb #0e314d38
 def joints_box(
     joints:np.ndarray, # `(18 3)`
 ) -> np.ndarray|None: # left, top, right, bottom; None without joints
@@ -410,7 +410,7 @@ def joints_box(
     long = max(y1 - y0, x1 - x0)
     return np.array([x0 - .08*long, y0 - .1*long, x1 + .08*long, y1 + .06*long])
 
-# %% ../../nbs/prepare/23_person.ipynb #742c38ec
+# %% ../../nbs/prepare/23_person.ipynb #707a5819
 def tracks_of(
     boxes:list[list[np.ndarray]], # of each frame: a box for each person
 ) -> list[dict[int,int]]: # of each person: number of the frame -> number of the box in it
@@ -427,13 +427,13 @@ def tracks_of(
         tracks += [{i: k} for k in sorted(free)]
     return tracks
 
-# %% ../../nbs/prepare/23_person.ipynb #99cbe6be
+# %% ../../nbs/prepare/23_person.ipynb #f6fb278e
 def _apart(a, b): # distance of two boxes' middles, in heights of the larger, and how unlike the heights are
     middles = np.hypot(*((a[:2] + a[2:] - b[:2] - b[2:])/2))
     heights = a[3] - a[1], b[3] - b[1]
     return middles/max(*heights, 1e-6) + .3*(1 - min(heights)/max(*heights, 1e-6))
 
-# %% ../../nbs/prepare/23_person.ipynb #bf72e481
+# %% ../../nbs/prepare/23_person.ipynb #b1888e1e
 def chosen_track(
     tracks:list[dict], # from `tracks_of`
     boxes:list[list[np.ndarray]], # of each frame
@@ -452,7 +452,7 @@ def chosen_track(
         return ((b[:,3] - b[:,1])*central).sum()
     return max(tracks, key=weight, default={})
 
-# %% ../../nbs/prepare/23_person.ipynb #05eebcc2
+# %% ../../nbs/prepare/23_person.ipynb #9a13d0d1
 @patch
 def locate(self:PersonAnnotator,
     frames:list[np.ndarray], # `(h w 3)` each, uint8, of any size; every k-th frame of a video, in order
@@ -471,7 +471,7 @@ def locate(self:PersonAnnotator,
         found.append(Located(None if box is None else tuple(box.tolist()), joints, len(people[i]) - (i in track)))
     return found
 
-# %% ../../nbs/prepare/23_person.ipynb #b8b8509c
+# %% ../../nbs/prepare/23_person.ipynb #2ef5f5da
 @patch
 def _everybody(self:PersonAnnotator, frames): # of each frame: joints of each person, at least two joints each
     model = self._model('pose')
@@ -479,7 +479,7 @@ def _everybody(self:PersonAnnotator, frames): # of each frame: joints of each pe
     else: people = [[j] for j in self._look('pose', range(len(frames)), frames, repeat(None))]
     return [[j for j in of if (j[:,2] > 0).sum() > 1] for of in people]
 
-# %% ../../nbs/prepare/23_person.ipynb #14ab60b7
+# %% ../../nbs/prepare/23_person.ipynb #2e51d16c
 @patch
 def _joints_again(self:PersonAnnotator, frame, people, box): # joints of the person in a box
     if self._is_folder(self.by['pose']): return people[0] if people else np.zeros((18,3), np.float32)
@@ -490,7 +490,7 @@ def _joints_again(self:PersonAnnotator, frame, people, box): # joints of the per
     joints[:,:2] += corner
     return (joints*((joints[:,2:] > 0) & in_picture(joints, frame.shape[:2])[:,None])).astype(np.float32)
 
-# %% ../../nbs/prepare/23_person.ipynb #62352dd1
+# %% ../../nbs/prepare/23_person.ipynb #1146bd0a
 def _square_of(frame, left, top, n): # a square of a frame, black outside of it
     out = np.zeros((n, n, 3), np.uint8)
     shown = frame[max(top, 0):max(top + n, 0),max(left, 0):max(left + n, 0)]

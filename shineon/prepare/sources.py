@@ -73,7 +73,8 @@ def _source_of(path): # a file -> as it is meant
 # %% ../../nbs/prepare/26_sources.ipynb #d0e976db
 def _walk(folder): # visible files in a folder, at any depth, in natural order
     with reading(folder, 'folder', 'Check its permissions'):
-        entries = sorted((p for p in folder.iterdir() if p.name[0] != '.'), key=lambda p: natural_order(p.name))
+        visible = [p for p in folder.iterdir() if p.name[0] != '.']
+        entries = sorted(visible, key=lambda p: natural_order(p.name))
     for p in entries:
         if p.is_dir(): yield from _walk(p)
         else: yield p
@@ -95,7 +96,7 @@ def _refuse_one_id(sources): # `OptionError` where two have one id
         other = first.setdefault(s.id.upper(), s)
         if other is s: continue
         both = f'{other.path}, {s.path}'
-        raise OptionError(f'two videos would be called {s.id}', both, 'Rename one of them, or give another OUT to each')
+        raise OptionError(f'two videos would be called {s.id}', both, 'Rename one, or give each another OUT')
 
 # %% ../../nbs/prepare/26_sources.ipynb #c2890bcb
 def find_sources(
@@ -156,7 +157,7 @@ def find_photos(
     return list(dict.fromkeys(found))
 
 # %% ../../nbs/prepare/26_sources.ipynb #5e8d0b60
-def _begins(photo, id): # plain name of a photo -> length of the video's name, if the photo's begins with it; else 0
+def _begins(photo, id): # does a photo's plain name begin with the video's? -> its length, or 0
     name = id.removesuffix(_nameless)
     rest = photo[len(name):]
     return len(name) if photo.startswith(name) and not rest[:1].isalnum() else 0
@@ -178,7 +179,7 @@ def _front(photos): # of one video -> the one that shows the front; None where i
 def pair_garments(
     ids:Iterable[str], # of videos
     photos:Iterable[Path], # product photos
-) -> tuple[dict[str,Path],dict[str,str],list[Path]]: # id -> photo; id -> what is wrong; photos that are nobody's
+) -> tuple[dict[str,Path],dict[str,str],list[Path]]: # id -> photo; id -> what is wrong; nobody's photos
     "Whose garment is on which photo, by names"
     ids, own, shared, nobodys = list(ids), {}, {}, []
     for photo in photos:
@@ -187,8 +188,8 @@ def pair_garments(
         for id in owners: (own if called_so else shared).setdefault(id, []).append(photo)
     theirs = shared | own # photos of a video's own name count first
     pairs = {id: _front(some) for id,some in theirs.items()}
-    faults = {id: f'{len(theirs[id])} photos could be its garment: {", ".join(p.name for p in theirs[id])}'
-              for id,photo in pairs.items() if photo is None}
+    unclear = {id: [p.name for p in theirs[id]] for id,photo in pairs.items() if photo is None}
+    faults = {id: f'{len(some)} photos could be its garment: {", ".join(some)}' for id,some in unclear.items()}
     return {id: p for id,p in pairs.items() if p}, faults, nobodys
 
 # %% ../../nbs/prepare/26_sources.ipynb #de911a10
@@ -204,11 +205,13 @@ def split_persons(
 ) -> dict[str,str]: # id -> train or test
     "Split videos by person"
     if not 0 <= test_fraction <= 1:
-        raise OptionError(f'test_fraction is {test_fraction:g}', do='Give a share of the persons: 0 to 1')
+        raise OptionError(f'test_fraction is {test_fraction:g}', do='Give a share, from 0 to 1')
     ids, known = list(ids), known or {}
-    persons = sorted({person_of(i) for i in ids} | set(known), key=lambda p: _drawn(p, seed))
+    everybody = {person_of(i) for i in ids} | set(known)
+    persons = sorted(everybody, key=lambda p: _drawn(p, seed))
     n = round(len(persons)*test_fraction)
-    if 0 < test_fraction < 1 and len(persons) > 1: n = min(max(n, 1), len(persons) - 1) # both have somebody
+    both = 0 < test_fraction < 1 and len(persons) > 1 # have somebody
+    if both: n = min(max(n, 1), len(persons) - 1)
     new = [p for p in persons if p not in known]
     test = {p for p,mode in known.items() if mode == 'test'}
     test |= set(new[:max(n - len(test), 0)])
