@@ -103,7 +103,7 @@ def wardrobe(tmp_path_factory):
     "A folder with a video that has a tone and irregular times, a photo, a video of nobody, and two garments"
     folder = tmp_path_factory.mktemp('wardrobe')
     times = [0, 33, 90, 123, 200, 233, 290, 310]
-    with_tone(folder/'walk.mp4', drawn_video(8, 240, 400, walk=.2), times, Fraction(1, 1000))
+    with_tone(folder/'walk.mp4', drawn_video(8, 360, 640, walk=.2), times, Fraction(1, 1000))
     with_tone(folder/'nobody.mp4', drawn_video(8, 240, 320, empty=tuple(range(8))), times, Fraction(1, 1000))
     write_png(folder/'portrait.png', drawn_video(2, 320, 240)[1])
     for name,size in (('a', (256,192)), ('b', (300,260))):

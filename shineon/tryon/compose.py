@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['ways_to_keep', 'region_of', 'with_masked', 'settle_keeping', 'sees_region', 'unlike_training', 'unlike_annotators',
-           'compose', 'keep_background', 'why_unchanged', 'persons_apart', 'nearer', 'Followed', 'of_one_person',
-           'fill_in']
+           'compose', 'with_prints', 'why_unchanged', 'persons_apart', 'nearer', 'Followed', 'of_one_person', 'fill_in']
 
 # %% ../../nbs/tryon/56_compose.ipynb #49a8d0dc
 from collections.abc import Iterable
@@ -19,8 +18,8 @@ from ..core.errors import OptionError
 from ..data.labels import clothes_ids, lip_ids
 from ..data.layouts import Video
 from ..data.made_by import makers_of, unlike_makers
+from ..data.represent import isin
 from ..models.files import read_checkpoint
-from ..core.ops import keep_outside, soft_edge
 from ..models.layers import into_frame
 
 # %% ../../nbs/tryon/56_compose.ipynb #7fa89877
@@ -90,21 +89,30 @@ def compose(
     if 'masked' in frame: return into_frame(picture, frame['image'], frame['masked'])
     raise OptionError('keep_person needs the region of each frame', do='Read `masked`; the data set needs parse labels')
 
-# %% ../../nbs/tryon/56_compose.ipynb #41947602
-def _wider(mask, pixels): # `(b n 1 h w)`
-    return F.max_pool2d(mask.flatten(0,1).float(), 2*pixels + 1, 1, pixels).unflatten(0, mask.shape[:2])
+# %% ../../nbs/tryon/56_compose.ipynb #005ccdc8
+_least_white, _arms = .75, lip_ids('left-arm right-arm') # .75 of [-1, 1]: 223 of 255
 
-# %% ../../nbs/tryon/56_compose.ipynb #72e33380
-def keep_background(
-    frame:dict, # of a try-on, `(b n c h w)` each: `image`, `masked`; for an effect `parse`, `warped_cloth_mask`
-    result:Tensor, # picture of a network, laid into the frame, `(b n 3 h w)`
-    near:int=4, # pixels round the person and the garment that still count as theirs
-) -> dict: # `result`, and `masked` with a smaller region; empty where person or garment are not known
-    "Take the frame where, in its region, neither the person was nor the new garment is"
-    if not {'masked', 'parse', 'warped_cloth_mask'} <= frame.keys(): return {}
-    needed = _wider(frame['parse'] > 0, near).maximum(_wider(frame['warped_cloth_mask'] > .5, near))
-    region = region_of(frame)*needed
-    return dict(result=keep_outside(result, frame['image'], soft_edge(region)), masked=with_masked(frame, region)['masked'])
+def _print_of(frame): # of one frame -> `(h w)`, bool: white print that the network does not show
+    cloth, mask, shown = (frame[k][0,-1] for k in ('warped_cloth', 'warped_cloth_mask', 'mask')) # (c h w) each
+    white = (cloth.amin(0) > _least_white) & (mask[0] > .5) & (shown[0] < .9)
+    sure = (shown[0] > .5).float()
+    above, below = sure.cummax(0).values, sure.flip(0).cummax(0).values.flip(0)
+    if 'parse' in frame: white &= isin(frame['parse'][0,-1,0], _arms) == 0
+    return white & (above > 0) & (below > 0)
+
+# %% ../../nbs/tryon/56_compose.ipynb #4466aa0f
+def with_prints(
+    frame:dict, # from `dress`, `(1 1 c h w)` each, of a network that composes its pictures by a `mask`
+) -> dict: # the frame; where there is white print, its `mask` and `result` show that
+    "Show the white print of a garment whose mask is known"
+    parts = 'image', 'masked', 'mask', 'rendered', 'warped_cloth', 'warped_cloth_mask'
+    if any(k not in frame for k in parts): return frame
+    white = _print_of(frame)
+    if not white.any(): return frame
+    soft = F.avg_pool2d(white.to(frame['mask'].dtype)[None,None], 3, 1, 1)[None] # (1 1 1 h w)
+    mask = torch.maximum(frame['mask'], soft)
+    picture = torch.lerp(frame['rendered'], frame['warped_cloth'], mask)
+    return frame | dict(mask=mask, result=into_frame(picture, frame['image'], frame['masked']))
 
 # %% ../../nbs/tryon/56_compose.ipynb #91a680a1
 _covered = .95 # share of a frame; a region that is larger is none
