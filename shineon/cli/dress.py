@@ -216,7 +216,7 @@ def pictures(self:Dresser,
     "The frames of a video in a garment"
     places = place_video(video, self.reader, self.trained_on)
     own = OwnSize(video, self.reader, cloth, places, size)
-    dressed = dress(video, self.reader, self.network, self.warp, cloth, self.device, True, self.steady, places)
+    dressed = dress(video, self.reader, self.network, self.warp, cloth, self.device, True, self.steady, places, True)
     for i,(frame,source) in enumerate(zip(dressed, own.sources())):
         why = why_unchanged(frame)
         if why and unchanged is not None: unchanged[why] += 1

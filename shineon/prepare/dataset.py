@@ -24,7 +24,7 @@ from ..core.errors import DataError, OptionError, at_least, replacing
 from ..core.files import check_writable, held, load_yaml, lock_beside, read_limited
 from ..core.media import ahead, contact_sheet, flo_bytes, write_png
 from ..core.text import yaml_text
-from ..data.formats import joints_on_person
+from ..data.formats import joints_on_person, parse_names
 from ..data.frame_files import FILES
 from ..data.labels import clothes_ids, coco_limbs, palette
 from ..data.layouts import vvt_cloth, vvt_place
@@ -96,7 +96,7 @@ def annotation_row(
     parts = np.where(iuv[...,:1] > 0, iuv[...,[1,2,2]]*[1,1,0], 255).astype(np.uint8)
     there = frame.person[...,None]
     person = (there*image + (1 - there)*255).astype(np.uint8)
-    return [image, _laid_over(image, frame.parse, palette(20)), _skeleton(image, frame.joints),
+    return [image, _laid_over(image, frame.parse, palette(len(parse_names))), _skeleton(image, frame.joints),
             _laid_over(image, iuv[...,0], palette(25)), parts, moved, person]
 
 # %% ../../nbs/prepare/27_dataset.ipynb #effe0f11

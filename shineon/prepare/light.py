@@ -626,7 +626,7 @@ def hem_row(
     colours:np.ndarray, # `(h w)`, whole numbers
     cloth:np.ndarray, # which pixels count, `(h w)`, bool
     first:int=0, # the hem is not above this row
-) -> tuple[int|None,float]: # row, None where there is too little cloth; how alike both sides are (Bhattacharyya), 0 to 1
+) -> tuple[int|None,float]: # row, None: too little cloth; how alike both sides are (Bhattacharyya), 0 to 1
     "Below which row other colours begin"
     y,x = np.nonzero(cloth)
     if not len(y): return None, 1.

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ways_to_keep', 'region_of', 'with_masked', 'settle_keeping', 'sees_region', 'unlike_training', 'unlike_annotators',
-           'compose', 'with_prints', 'why_unchanged', 'persons_apart', 'nearer', 'Followed', 'of_one_person', 'fill_in']
+           'compose', 'keep_background', 'with_prints', 'why_unchanged', 'persons_apart', 'nearer', 'Followed',
+           'of_one_person', 'fill_in']
 
 # %% ../../nbs/tryon/56_compose.ipynb #49a8d0dc
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from ..data.layouts import Video
 from ..data.made_by import makers_of, unlike_makers
 from ..data.represent import isin
 from ..models.files import read_checkpoint
+from ..core.ops import keep_outside, soft_edge
 from ..models.layers import into_frame
 
 # %% ../../nbs/tryon/56_compose.ipynb #7fa89877
@@ -88,6 +90,23 @@ def compose(
     "The network's picture inside the region, with a soft edge, and the frame outside it"
     if 'masked' in frame: return into_frame(picture, frame['image'], frame['masked'])
     raise OptionError('keep_person needs the region of each frame', do='Read `masked`; the data set needs parse labels')
+
+# %% ../../nbs/tryon/56_compose.ipynb #20735dce
+def _wider(mask, pixels): # `(b n 1 h w)`
+    return F.max_pool2d(mask.flatten(0,1).float(), 2*pixels + 1, 1, pixels).unflatten(0, mask.shape[:2])
+
+# %% ../../nbs/tryon/56_compose.ipynb #e9f00085
+def keep_background(
+    frame:dict, # of a try-on, `(b n c h w)` each: `image`, `masked`; for an effect `parse`, `warped_cloth_mask`
+    result:Tensor, # picture of a network, laid into the frame, `(b n 3 h w)`
+    near:int=4, # pixels round the person and the garment that still count as theirs
+) -> dict: # `result`, and `masked` with a smaller region; empty where person or garment are not known
+    "Take the frame where, in its region, neither the person was nor the new garment is"
+    if not {'masked', 'parse', 'warped_cloth_mask'} <= frame.keys(): return {}
+    needed = _wider(frame['parse'] > 0, near).maximum(_wider(frame['warped_cloth_mask'] > .5, near))
+    region = region_of(frame)*needed
+    laid = keep_outside(result, frame['image'], soft_edge(region))
+    return dict(result=laid, masked=with_masked(frame, region)['masked'])
 
 # %% ../../nbs/tryon/56_compose.ipynb #005ccdc8
 _least_white, _arms = .75, lip_ids('left-arm right-arm') # .75 of [-1, 1]: 223 of 255
