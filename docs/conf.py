@@ -1,10 +1,16 @@
 "Sphinx's configuration; make_site.py says where sources come from"
+import re
 from configparser import ConfigParser
+from html import escape
 from pathlib import Path
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.logging import getLogger
+
+log = getLogger(__name__)
 
 settings = ConfigParser(delimiters='=', interpolation=None)
 settings.read(Path(__file__).parent.parent/'settings.ini', encoding='utf8')
@@ -31,14 +37,21 @@ html_theme_options = dict(top_of_page_buttons=[])
 pygments_style, pygments_dark_style = 'friendly', 'github-dark'
 
 
+def mathml(node, **kwargs):
+    "A formula as MathML; a warning where a command is not known"
+    text = re.sub(r'\\([bB]igg?)(?![a-zA-Z])', r'\\\1l', node.astext()).replace(r'\dots', r'\ldots')
+    try: return tex2mathml(text, **kwargs)
+    except MathError as e: log.warning(f'{e} in {text!r}', location=node)
+    return escape(text)
+
+
 def visit_inline(self, node):
-    self.body.append(tex2mathml(node.astext()))
+    self.body.append(mathml(node))
     raise nodes.SkipNode
 
 
 def visit_block(self, node):
-    formula = tex2mathml(node.astext(), as_block=True)
-    self.body.append(f'<div class="formula">{formula}</div>')
+    self.body.append(f'<div class="formula">{mathml(node, as_block=True)}</div>')
     raise nodes.SkipNode
 
 

@@ -140,7 +140,7 @@ def options_tables(path):
     for group, options in groups.items():
         rows = [f'| {code(o.name)} | {code(o.type)} | {code(repr(o.default))} | {markdown(fill_names(o.help))} |'
                 for o in options]
-        yield '\n'.join([f'### Options: {group}', '', '| option | type | default | |', '|---|---|---|---|', *rows])
+        yield '\n'.join([f'## Options: {group}', '', '| option | type | default | |', '|---|---|---|---|', *rows])
 
 
 def markdown_cell(text):
@@ -247,7 +247,7 @@ def sources():
     for name, *rest in rooms: yield f'rooms/{name}.md', room_page(name, *rest)
     about = 'Functions and classes of each module, with their arguments.'
     rows = [(m, f'{m}.md', markdown(what)) for m, what in modules.items()]
-    yield 'api/index.md', listing('API', about, 'module', rows) + contents(modules)
+    yield 'api/index.md', listing('API', about, 'module', rows) + contents(f'{m.partition(".")[2]} <{m}>' for m in modules)
     for file, name in pages.items(): yield name, relinked((root/file).read_text(encoding='utf8'), root/file)
 
 

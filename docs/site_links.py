@@ -2,6 +2,7 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from posixpath import dirname, join, normpath
 from urllib.parse import unquote
 
 
@@ -26,18 +27,17 @@ def is_outside(link):
 
 def faults(site):
     "What is wrong with the links of a site: a line each"
-    site = Path(site).resolve()
-    pages = {p: Page(p.read_text(encoding='utf8')) for p in sorted(site.rglob('*.html'))}
+    site = Path(site)
+    files = {p.relative_to(site).as_posix() for p in site.rglob('*') if p.is_file()}
+    pages = {f: Page((site/f).read_text(encoding='utf8')) for f in sorted(files) if f.endswith('.html')}
     wrong = []
     for path, page in pages.items():
-        where = path.relative_to(site)
-        wrong += [f'{where}: loads {l}' for l in page.loaded if is_outside(l) and not l.startswith('data:')]
+        wrong += [f'{path}: loads {l}' for l in page.loaded if is_outside(l) and not l.startswith('data:')]
         for link in [*page.links, *page.loaded]:
             if is_outside(link): continue
             target, _, anchor = unquote(link).partition('#')
-            file = (path.parent/target.partition('?')[0]).resolve() if target else path
-            if file.is_dir(): file = file/'index.html'
+            file = normpath(join(dirname(path), target.partition('?')[0])) if target else path
             lost = anchor and file in pages and anchor not in pages[file].ids
-            if not file.is_file(): wrong.append(f'{where}: {link}: no such file')
-            elif lost: wrong.append(f'{where}: {link}: no such place')
+            if file not in files: wrong.append(f'{path}: {link}: no such file')
+            elif lost: wrong.append(f'{path}: {link}: no such place')
     return wrong

@@ -30,7 +30,7 @@ def test_every_page_is_in_a_table_of_contents(sources):
     ways = '\n{}\n', '\n/{}\n', r'\n{}\n' # in a page, in the page of a room, in a notebook
     named = {n for n in pages if any(way.format(n) in text for way in ways)}
     assert pages - named - {f'api/{m}' for m in modules} == {'index'}
-    assert all(f'\n{m}\n' in (sources/'api'/'index.md').read_text() for m in modules)
+    assert all(f' <{m}>\n' in (sources/'api'/'index.md').read_text() for m in modules)
 
 @pytest.mark.parametrize('module', modules)
 def test_exports(module):
