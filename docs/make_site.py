@@ -247,7 +247,8 @@ def sources():
     for name, *rest in rooms: yield f'rooms/{name}.md', room_page(name, *rest)
     about = 'Functions and classes of each module, with their arguments.'
     rows = [(m, f'{m}.md', markdown(what)) for m, what in modules.items()]
-    yield 'api/index.md', listing('API', about, 'module', rows) + contents(f'{m.partition(".")[2]} <{m}>' for m in modules)
+    short = [f'{m.partition(".")[2]} <{m}>' for m in modules] # in the side bar
+    yield 'api/index.md', listing('API', about, 'module', rows) + contents(short)
     for file, name in pages.items(): yield name, relinked((root/file).read_text(encoding='utf8'), root/file)
 
 
