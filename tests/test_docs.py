@@ -104,7 +104,7 @@ def test_faults_are_found(tmp_path):
 def small_site(folder, text):
     "A small project: a front page with a map of one notebook, and that notebook"
     (folder/'nbs'/'models').mkdir(parents=True)
-    rows = '| notebook | what |', '|---|---|', '| **models** | networks |', r'| [a](models/a.ipynb) | $\frac12$ |'
+    rows = '| notebook | what |', '|---|---|', '| **models** | networks |', r'| [a](models/a.ipynb) | $\frac{1}{2}$ |'
     prose = lambda text: dict(cell_type='markdown', id='a', metadata={}, source=text)
     code = lambda text: dict(prose(text), cell_type='code', outputs=[], execution_count=None)
     def write(name, *cells):
