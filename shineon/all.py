@@ -11,7 +11,7 @@ __all__ = ['Path', 'plt', 'np', 'torch', 'F', 'nn', 'contact_sheet', 'read_video
            'predict_batch', 'result_rows', 'fit_schedule', 'inputs_with_warp', 'plot_losses', 'seed_everything',
            'tryon_learner', 'sams_learner', 'unetmask_learner', 'warp_learner', 'dress', 'paste', 'tryon_reader']
 
-# %% ../nbs/all.ipynb #8c5c4063
+# %% ../nbs/all.ipynb #215ded36
 from pathlib import Path
 
 import shineon # noqa: F401, before fastai
@@ -38,15 +38,17 @@ from .models.weights import read_card, weights_names
 from .sample.dataset import make_sample
 from .testing import n_params, show
 from .train.board import predict_batch, result_rows
-from .train.learner import fit_schedule, inputs_with_warp, plot_losses, seed_everything, tryon_learner
+from .train.learner import (fit_schedule, inputs_with_warp, plot_losses, seed_everything,
+                                   tryon_learner)
 from .train.shortcuts import sams_learner, unetmask_learner, warp_learner
 from .tryon.dress import dress, paste, tryon_reader
 
-# %% ../nbs/all.ipynb #c3ca3eec
-_all_ = [Path, plt, np, torch, F, nn, contact_sheet, read_video, show_picture, show_video, write_video,
-         to_uint8, Augment, ClipReader, Clips, INPUTS, LAYOUTS, dataset_videos, read_tryon_list, split_videos,
-         vvt_videos, clip_loaders, show_pictures, METRICS, VideoAttention, attention_picture, attention_sheet,
-         AttentionExplorer, load_model, save_model, NETWORKS, SamsGenerator, UNetMask, WarpModule, read_card,
-         weights_names, make_sample, n_params, show, predict_batch, result_rows, fit_schedule,
-         inputs_with_warp, plot_losses, seed_everything, tryon_learner, sams_learner, unetmask_learner,
-         warp_learner, dress, paste, tryon_reader]
+# %% ../nbs/all.ipynb #ea239e11
+_all_ = [Path, plt, np, torch, F, nn, contact_sheet, read_video, show_picture, show_video,
+         write_video, to_uint8, Augment, ClipReader, Clips, INPUTS, LAYOUTS, dataset_videos,
+         read_tryon_list, split_videos, vvt_videos, clip_loaders, show_pictures, METRICS,
+         VideoAttention, attention_picture, attention_sheet, AttentionExplorer, load_model,
+         save_model, NETWORKS, SamsGenerator, UNetMask, WarpModule, read_card, weights_names,
+         make_sample, n_params, show, predict_batch, result_rows, fit_schedule,
+         inputs_with_warp, plot_losses, seed_everything, tryon_learner, sams_learner,
+         unetmask_learner, warp_learner, dress, paste, tryon_reader]

@@ -44,21 +44,22 @@ def part_options(
     options:dict, # keyword arguments, by name
     *takers, # functions and classes; each takes those that it has a parameter for, with a default
 ) -> list[dict]: # of each of them
-    "Options of several functions, sorted by whom they belong to; `OptionError` for one that nobody takes"
+    "Options sorted by who takes them; `OptionError` for one that nobody takes"
     names = [_options_of(t) for t in takers]
     known = sorted(set().union(*names))
     for option in options:
         if option in known: continue
         close = difflib.get_close_matches(option, known, 1)
-        raise OptionError(f'no option is called {option}', do=f'Did you mean {close[0]}?' if close else '')
+        do = f'Did you mean {close[0]}?' if close else ''
+        raise OptionError(f'no option is called {option}', do=do)
     return [{k: v for k,v in options.items() if k in of} for of in names]
 
 # %% ../../nbs/train/50_shortcuts.ipynb #9eb97e67
-def _network(cls, dls, model, options, *others): # `model`, or a new one; options that others take too are theirs
+def _network(cls, dls, model, options, *others): # `model`, or a new one; `others`: options of others
     if model is None: return cls(**_loaded(cls, dls) | options)
     idle = [k for k in options if not any(k in o for o in others)]
-    if idle: raise OptionError(f'{", ".join(idle)} beside a network that exists', do='Leave one of them out')
-    return model
+    if not idle: return model
+    raise OptionError(f'{", ".join(idle)} beside a network that exists', do='Leave one of them out')
 
 # %% ../../nbs/train/50_shortcuts.ipynb #a1d89a81
 def _loaded(cls, dls): # options of a network that follow from its loaders
@@ -73,7 +74,7 @@ def _loaded(cls, dls): # options of a network that follow from its loaders
 @delegates(WarpModule, keep=True)
 def warp_learner(
     dls:DataLoaders, # clips of one frame, from `clip_loaders`
-    model:nn.Module|None=None, # a warp to train on, such as from `load_model`; a new one when not given
+    model:nn.Module|None=None, # a warp to train on; a new one when not given
     **kwargs, # options of `WarpModule`, `WarpLoss` and `tryon_learner`
 ) -> Learner: # call `fit_schedule` on it
     "A Learner that trains a warp"
@@ -87,7 +88,7 @@ def show_results(self:ResumableLearner,
     all_frames:bool=False, # every frame of each clip, a row each; else the newest
     height:float=1.6, # of a row, in inches
 ):
-    "Draw inputs, results and truth of the last clips of a validation batch; of a training batch where there is none"
+    "Draw inputs, results and truth of the last clips of a validation batch"
     clip, pred = predict_batch(self, max_n)
     return show_pictures(*result_rows(clip, pred, max_n, all_frames), height=height)
 
@@ -111,7 +112,7 @@ def predict(self:ResumableLearner,
 @delegates(UNetMask, keep=True)
 def unetmask_learner(
     dls:DataLoaders, # clips, from `clip_loaders`
-    model:nn.Module|None=None, # a network to train on, such as from `load_model`; a new one when not given
+    model:nn.Module|None=None, # a network to train on; a new one when not given
     **kwargs, # options of `UNetMask`, `UNetMaskLoss` and `tryon_learner`; `warp` among them
 ) -> Learner: # call `fit_schedule` on it
     "A Learner that trains a UNet-Mask"
@@ -119,8 +120,9 @@ def unetmask_learner(
     return tryon_learner(dls, _network(UNetMask, dls, model, network), UNetMaskLoss(**loss), **rest)
 
 # %% ../../nbs/train/50_shortcuts.ipynb #0dc91309
-def _critics(model, options, gan): # callback of two critics of a generator; options of `MultiscaleCritic`, of `GANCallback`
-    names, encoder = (*model.config['person_inputs'], *model.config['cloth_inputs']), model.config['encoder_input']
+def _critics(model, options, gan): # callback of two critics; options of `MultiscaleCritic`, of `GANCallback`
+    config = model.config
+    names, encoder = [*config['person_inputs'], *config['cloth_inputs']], config['encoder_input']
     multiscale = MultiscaleCritic(3 + sum(INPUTS[n].channels for n in names), **options)
     single = {k: v for k,v in options.items() if k != 'num_D'}
     temporal = TemporalCritic(model.n_frames*(3 + INPUTS[encoder].channels), **single)
@@ -133,7 +135,7 @@ def _critics(model, options, gan): # callback of two critics of a generator; opt
 def sams_callbacks(
     model:nn.Module, # a SAMS generator
     frame_checkpointing:bool=False, # take gradients one frame at a time
-    ema:float=0., # keep a moving average of the generator: share of the old average, such as 0.999; 0: none
+    ema:float=0., # share of the old weights in a moving average, such as 0.999; 0: no average
     grad_clip:float=0., # largest norm of the generator's gradients; 0: any
     **kwargs, # options of `MultiscaleCritic`, `GANCallback` and `ProgressiveFramesCallback`
 ) -> list[Callback]: # critics, growing frames, then those that were asked for
@@ -152,11 +154,12 @@ def sams_callbacks(
 @delegates(SamsGenerator, keep=True)
 def sams_learner(
     dls:DataLoaders, # clips, from `clip_loaders`
-    model:nn.Module|None=None, # a generator to train on, such as from `load_model`; a new one when not given
+    model:nn.Module|None=None, # a generator to train on; a new one when not given
     **kwargs, # options of `SamsGenerator`, `SamsLoss`, `sams_callbacks` and `tryon_learner`
 ) -> Learner: # call `fit_schedule` on it
     "A Learner that trains a SAMS generator and its critics"
-    network, loss, critics, rest = part_options(kwargs, SamsGenerator, SamsLoss, sams_callbacks, tryon_learner)
+    takers = SamsGenerator, SamsLoss, sams_callbacks, tryon_learner
+    network, loss, critics, rest = part_options(kwargs, *takers)
     model = _network(SamsGenerator, dls, model, network, loss, critics)
     loss = dict(keep_person=model.config.get('keep_person', False)) | loss
     rest['cbs'] = [*sams_callbacks(model, **critics), *rest.get('cbs', ())]
