@@ -7,7 +7,7 @@ OUT ?= demo
 TRAIN ?=
 NB ?= nbs
 
-.PHONY: help venv demo lint test lab notebooks check clean
+.PHONY: help venv demo lint test lab notebooks check docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,5 +44,12 @@ check: venv ## clean notebooks, export shineon/, write README.md
 	$(BIN)/nbdev-export
 	$(BIN)/python .ci/readme.py
 
+docs: .venv/docs ## documentation site from the notebooks: open site/index.html
+	$(BIN)/python docs/make_site.py
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean: ## remove what was built, but neither data nor experiments
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info

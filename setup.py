@@ -24,6 +24,7 @@ setup(
     package_dir={'shineon.runs': 'nbs/runs', 'shineon.presets': 'experiments/presets'},
     package_data={'shineon': ['weights/*.safetensors', 'weights/*.yaml'], # trained networks and their cards
                   'shineon.runs': ['*.ipynb'], 'shineon.presets': ['*.yaml']},
-    install_requires=lines('requirements'), extras_require={'dev': lines('dev_requirements')},
+    install_requires=lines('requirements'),
+    extras_require={'dev': lines('dev_requirements'), 'docs': lines('docs_requirements')},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['shineon=shineon._modidx:d']},
 )
