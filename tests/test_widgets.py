@@ -18,7 +18,7 @@ from shineon.explore.tryon_browser import TryOnBrowser, looks
 from shineon.explore.warp_explorer import WarpExplorer, fit_offsets
 from shineon.models.files import for_inference, load_model
 from shineon.models.tps import TPS
-from shineon.sample.layouts import SAMPLE_LAYOUTS, make_layout
+from shineon.sample.layouts import make_layout
 from shineon.tryon.dress import dress, tryon_reader
 
 size = dict(fine_height=128, fine_width=64)
@@ -58,10 +58,8 @@ def test_data_events(vvt):
 
 @pytest.mark.parametrize('layout', ['viton', 'vitonhd', 'mpv', 'dresscode'])
 def test_data_of_any_layout(layout, tmp_path):
-    height, width = SAMPLE_LAYOUTS[layout].shape or (128, 96)
-    root = make_layout(tmp_path/'set', layout, n_train=2, n_test=2, n_frames=2, height=height//2, width=width//2) \
-        if height > 200 else make_layout(tmp_path/'set', layout, n_train=2, n_test=2, n_frames=2, height=height, width=width)
-    browser = DataBrowser(root, fine_height=height//2, fine_width=width//2)
+    root = make_layout(tmp_path/'set', layout, n_train=2, n_test=2, n_frames=2, height=128, width=96)
+    browser = DataBrowser(root, fine_height=64, fine_width=48)
     assert {'parse','joints','region','masked','cloth'} <= set(browser.switches), plain(browser.words)
     for i in range(len(browser.videos)):
         browser.video.set_state(dict(index=i))
@@ -90,7 +88,7 @@ def test_data_with_a_broken_file(kind, says, broken):
 
 def test_data_that_lacks_files(broken):
     for p in (broken/'test'/'densepose').rglob('*.png'): p.unlink()
-    next(p for p in (broken/'clothes_person').rglob('*cloth_front*') if p.stem.lower().startswith(vvt_videos(broken, 'test')[0].id.lower())).unlink()
+    vvt_videos(broken, 'test')[0].cloth.unlink()
     browser = DataBrowser(broken, **size)
     assert 'densepose' not in browser.switches and not {'cloth', 'cloth_mask'} & set(browser.switches)
     assert browser.picture.value and browser.job.wait() and 'missing' in plain(browser.check)
@@ -199,7 +197,7 @@ def test_no_such_run(tmp_path):
 def test_results_are_those_of_a_tryon(vvt, warp_run, unet_run):
     warp, best = (r/'checkpoints'/'best.pt' for r in (warp_run, unet_run))
     browser = TryOnBrowser(vvt, checkpoints=[best], warp=warp, experiments_dir=warp_run.parent)
-    assert browser.job.wait() and plain(browser.job.words) == '', plain(browser.job.words)
+    assert browser.job.wait() and 'SSIM' in plain(browser.figures), plain(browser.job.words) # the own frame is the truth
     for cloth in ('own', vvt_videos(vvt, 'test')[1].cloth.name):
         browser.cloth.value = cloth
         assert browser.job.wait() and plain(browser.job.words) == '', plain(browser.job.words)
@@ -211,7 +209,6 @@ def test_results_are_those_of_a_tryon(vvt, warp_run, unet_run):
             shown = browser.frames['train_shineon']
             assert np.abs(shown['result'].astype(int) - to_uint8(frame['result'][0,-1])).max() <= 1
             assert (shown['source'] == to_uint8(frame['image'][0,-1])).all()
-    assert 'SSIM' in plain(browser.figures) # of a garment whose truth is known
 
 def test_looks(vvt, warp_run, unet_run):
     browser = TryOnBrowser(vvt, checkpoints=[unet_run/'checkpoints'/'best.pt'], warp=warp_run/'checkpoints'/'best.pt',
