@@ -64,21 +64,29 @@ def browser():
 done = '''() => { const cells = [...document.querySelectorAll('.jp-CodeCell')];
   return cells.length && cells.every(c => /\\[\\d+\\]/.test(c.querySelector('.jp-InputPrompt').textContent)) }'''
 
+run_all = """async () => { const w = jupyterapp.shell.currentWidget;
+  await w.context.ready; await w.sessionContext.ready; await w.sessionContext.session.kernel.info;
+  return jupyterapp.commands.execute('notebook:run-all-cells') }"""
+
 class Notebook:
     "A notebook that was opened and run in a browser"
     def __init__(self, browser, address, name):
         self.name, self.errors = name, []
         self.page = browser.new_page(viewport=dict(width=1400, height=1100))
         self.page.set_default_timeout(30_000)
-        self.page.on('console', lambda m: self.errors.append(m.text) if m.type == 'error' else None)
+        self.page.on('console', self.note)
         self.page.on('pageerror', lambda e: self.errors.append(str(e)))
         self.page.goto(f'{address}/lab/tree/nbs/explore/{name}.ipynb?token=a-token&reset')
         self.page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=120_000)
-        self.page.wait_for_function('() => window.jupyterapp && document.querySelector(".jp-Notebook-ExecutionIndicator,.jp-Toolbar-kernelStatus")')
-        self.page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-        self.page.wait_for_function(done, timeout=300_000)
+        self.page.wait_for_function('() => window.jupyterapp?.shell.currentWidget?.sessionContext', timeout=120_000)
+        self.page.evaluate(run_all) # which waits for the kernel, and until all cells have been run
+        self.page.wait_for_function(done, timeout=120_000)
         failed = self.page.locator('[data-mime-type="application/vnd.jupyter.error"]')
         assert failed.count() == 0, failed.first.inner_text()
+
+    def note(self, message): # an error that the page has written into its console
+        url = message.location.get('url', '')
+        if message.type == 'error': self.errors.append(f'{message.text} {url}')
 
     def slider(self, name): # its handle
         return self.page.locator('.widget-hslider', has=self.page.locator(f'.widget-label:text-is("{name}")')).last.locator('.noUi-handle')
@@ -131,7 +139,6 @@ def notebook(browser, lab):
 
 def drag(page, circle, right, down):
     "With the mouse, in pixels of the page"
-    circle.scroll_into_view_if_needed()
     box = circle.bounding_box()
     x, y = box['x'] + box['width']/2, box['y'] + box['height']/2
     page.mouse.move(x, y)
@@ -149,7 +156,7 @@ def test_attention_explorer(notebook):
 def test_data_browser(notebook):
     n = notebook('72_data_browser')
     picture = n.page.locator('img.widget-image').last
-    for layer in ('parse', 'region', 'flow arrows'):
+    for layer in ('parse', 'region', 'densepose'):
         box = n.page.locator('.widget-checkbox', has_text=layer).last.locator('input')
         n.changes(picture, lambda: box.set_checked(not box.is_checked()))
     n.changes(picture, lambda: n.press('frame', 'ArrowRight'))
@@ -170,6 +177,7 @@ def test_warp_explorer(notebook):
     n = notebook('73_warp_explorer')
     svg = n.page.locator('svg[style*="touch-action"]').last
     garment, worn = n.page.locator('div:has(> svg[style*="touch-action"]) > img').last, n.page.locator('img.widget-image').last
+    svg.scroll_into_view_if_needed()
     before = seen(worn)
     n.changes(garment, lambda: drag(n.page, svg.locator('circle').nth(12), 40, -25))
     n.changes(worn, lambda: drag(n.page, svg.locator('circle').nth(6), -20, 30))

@@ -75,7 +75,7 @@ def test_an_input_from_outside_is_a_layer(vvt):
         assert (picture(browser.picture.value) == expected(browser)).all()
     finally: del INPUTS._entries['grey']
 
-@pytest.mark.parametrize('kind, says', [('parse', 'parse'), ('keypoints', 'keypoint'), ('flow', 'flow')])
+@pytest.mark.parametrize('kind, says', [('parse', '_label.png'), ('keypoints', '_keypoints'), ('flow', '.flo')])
 def test_data_with_a_broken_file(kind, says, broken):
     video = vvt_videos(broken, 'test')[0]
     video.frames[2].files[kind].write_bytes(b'no file of that kind')

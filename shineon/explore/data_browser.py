@@ -129,18 +129,18 @@ def region_layer(
     picture = np.broadcast_to(np.uint8([0, 230, 118]), (*inside.shape, 3))
     return picture, np.float32(.55)*inside + np.float32(.45)*(inside & ~shrunk)
 
-# %% ../../nbs/explore/72_data_browser.ipynb #d3dcfcdd
+# %% ../../nbs/explore/72_data_browser.ipynb #4a5fc211
 def frame_layers(
     clip:dict, # of one frame, from a `ClipReader`, `(1 c h w)` each
     joints:np.ndarray|None=None, # `(18 3)`, where they are known
     k:int=1, # how many times as large they are drawn
-) -> dict[str,Callable]: # name -> function without arguments, which gives a picture and its weights
+) -> dict[str,Callable]: # name -> function without arguments, which gives a picture and its weights; uppermost first
     "The layers that can be laid over a frame"
     size, made = tuple(clip['image'].shape[-2:]), {}
-    if 'parse' in clip: made['parse'] = partial(_labels_layer, clip['parse'][-1,0], k)
     if joints is not None: made['joints'] = partial(joints_layer, joints, size, k)
-    if 'masked' in clip: made['region'] = partial(region_layer, region_of(clip)[-1,0], k)
     if 'flow' in clip: made['flow arrows'] = partial(arrows_layer, clip['flow'][-1], k)
+    if 'masked' in clip: made['region'] = partial(region_layer, region_of(clip)[-1,0], k)
+    if 'parse' in clip: made['parse'] = partial(_labels_layer, clip['parse'][-1,0], k)
     for n in INPUTS:
         if n in clip: made[n] = partial(_whole_layer, clip[n], n, k)
     return made

@@ -121,7 +121,7 @@ class FramePlayer(widgets.HBox):
         self.slider.max = self.play.max = max(n - 1, 0)
         return moved
 
-# %% ../../nbs/explore/69_panel.ipynb #91bc8d39
+# %% ../../nbs/explore/69_panel.ipynb #068d4846
 _point_page = '''
 function render({ model, el }) {
   const box = document.createElement('div'), img = document.createElement('img');
@@ -130,14 +130,12 @@ function render({ model, el }) {
   img.style.cssText = 'display: block; max-width: 100%; user-select: none';
   svg.style.cssText = 'position: absolute; inset: 0; width: 100%; height: 100%; touch-action: none';
   let held = -1, last = null;
-  const circle = (place, i) => {
-    const [y, x] = i === held && last ? last : place; // what the kernel says of it may be older
-    const c = document.createElementNS('http://www.w3.org/2000/svg', 'circle');
+  const draw = (c, i) => {
+    const [y, x] = i === held && last ? last : model.get('points')[i]; // what the kernel says may be older
     const shape = { cx: x, cy: y, r: model.get('radius'), fill: i === held ? '#ffd400' : '#ffffffc0',
                     stroke: '#c2185b', 'stroke-width': model.get('radius')/3 };
     for (const [k, v] of Object.entries(shape)) c.setAttribute(k, v);
     c.style.cursor = 'grab';
-    return c;
   };
   function picture() {
     URL.revokeObjectURL(img.src);
@@ -147,7 +145,10 @@ function render({ model, el }) {
     const [rows, columns] = model.get('size');
     svg.setAttribute('viewBox', `0 0 ${columns} ${rows}`);
     svg.setAttribute('preserveAspectRatio', 'none');
-    svg.replaceChildren(...model.get('points').map(circle));
+    while (svg.children.length < model.get('points').length)
+      svg.append(document.createElementNS('http://www.w3.org/2000/svg', 'circle'));
+    while (svg.children.length > model.get('points').length) svg.lastChild.remove();
+    [...svg.children].forEach(draw);
   }
   const place = e => {
     const r = svg.getBoundingClientRect(), [rows, columns] = model.get('size');

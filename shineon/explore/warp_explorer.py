@@ -51,7 +51,7 @@ def offsets_of(
     n = int(len(places)**.5)
     return (places - identity_grid(n, n).view(-1, 2)).T.flatten()
 
-# %% ../../nbs/explore/73_warp_explorer.ipynb #7e834eb2
+# %% ../../nbs/explore/73_warp_explorer.ipynb #140621b0
 def grid_picture(
     photo:np.ndarray, # product photo at the working size, `(h w 3)`, uint8
     grid:Tensor, # sampling grid, `(h w 2)`
@@ -65,8 +65,10 @@ def grid_picture(
     sheet = Image.fromarray(enlarged(around, k))
     places = ((grid.numpy() + 1)/2*[w-1, h-1] + margin + .5)*k # h w 2
     draw = ImageDraw.Draw(sheet)
-    for line in [*places[::step], *places.swapaxes(0, 1)[::step]]:
-        draw.line([tuple(p) for p in line[::4].tolist()], fill=(0, 121, 191), width=1)
+    for sheet_lines in (places, places.swapaxes(0, 1)): # rows, then columns
+        n = len(sheet_lines)
+        for i in np.linspace(0, n - 1, max(round(n/step), 1) + 1).round().astype(int):
+            draw.line([tuple(p) for p in sheet_lines[i].tolist()], fill=(0, 121, 191), width=1)
     return np.array(sheet)
 
 # %% ../../nbs/explore/73_warp_explorer.ipynb #a1cabeea
