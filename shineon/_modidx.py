@@ -2112,6 +2112,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'shineon/explore/warp_explorer.py'),
                                                'shineon.explore.warp_explorer.WarpExplorer._draw_worn': ( 'explore/warp_explorer.html#warpexplorer._draw_worn',
                                                                                                           'shineon/explore/warp_explorer.py'),
+                                               'shineon.explore.warp_explorer.WarpExplorer._fit_margin': ( 'explore/warp_explorer.html#warpexplorer._fit_margin',
+                                                                                                           'shineon/explore/warp_explorer.py'),
                                                'shineon.explore.warp_explorer.WarpExplorer._go': ( 'explore/warp_explorer.html#warpexplorer._go',
                                                                                                    'shineon/explore/warp_explorer.py'),
                                                'shineon.explore.warp_explorer.WarpExplorer._listen': ( 'explore/warp_explorer.html#warpexplorer._listen',

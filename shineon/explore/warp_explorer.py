@@ -110,11 +110,10 @@ class WarpExplorer(widgets.VBox):
         super().__init__([widgets.HBox([self.garment, self.worn]), *self._rows])
         self._listen()
 
-# %% ../../nbs/explore/73_warp_explorer.ipynb #47800b77
+# %% ../../nbs/explore/73_warp_explorer.ipynb #22788d96
 @patch
 def _add_controls(self:WarpExplorer, cloth):
-    h,w = self.reader.size
-    self.k, self.margin = times_as_large(h, self.height), max(h, w)//10
+    self.k = times_as_large(self.reader.size[0], self.height)
     photos = {v.cloth.name: v.cloth for v in self.videos.values() if not v.cloth_fault}
     if cloth: photos = {Path(cloth).name: Path(cloth)} | photos
     self.photos = {'own': None} | photos
@@ -126,7 +125,7 @@ def _add_controls(self:WarpExplorer, cloth):
     self.opacity = widgets.FloatSlider(1., min=0, max=1, step=.05, description='opacity')
     self.predict = widgets.Button(description='from the network', disabled=self.warp is None)
     self.straight = widgets.Button(description='straight')
-    self.garment = PointPicture(size=[h + 2*self.margin, w + 2*self.margin], radius=h/64)
+    self.garment = PointPicture()
     self.worn = widgets.Image(format='png', layout=dict(align_self='center', margin='0 0 0 8px'))
     places = widgets.HBox([self.video, self.cloth, self.opacity])
     points = widgets.HBox([self.player, self.same, self.predict, self.straight])
@@ -185,17 +184,27 @@ def _begin(self:WarpExplorer, predicted): # set the points anew: as the network 
 def _share(self:WarpExplorer): # points are shared from here on, or each frame has its own
     if not self.same.value: self._go()
 
-# %% ../../nbs/explore/73_warp_explorer.ipynb #be8bf11b
+# %% ../../nbs/explore/73_warp_explorer.ipynb #f8828a91
 @patch
-def _set(self:WarpExplorer, offsets): # and draw everything
+def _set(self:WarpExplorer, offsets, fit=True): # and draw everything; `fit`: so that all points are seen
     self.offsets = offsets
     if not self.same.value: self.own[self.player.slider.value] = offsets
-    h,w = self.reader.size
-    places = (control_places(offsets).numpy() + 1)/2*[w-1, h-1] + self.margin + .5
+    places, (h,w) = control_places(offsets), self.reader.size
+    if fit: self._fit_margin(places.abs().max().item())
+    places = (places.numpy() + 1)/2*[w-1, h-1] + self.margin + .5
     self.garment.points = places[:,::-1].tolist() # row and column
     self._draw()
 
-# %% ../../nbs/explore/73_warp_explorer.ipynb #2a9e1494
+# %% ../../nbs/explore/73_warp_explorer.ipynb #ca54f26a
+@patch
+def _fit_margin(self:WarpExplorer, furthest): # the largest coordinate of a point, where 1 is the photo's edge
+    h,w = self.reader.size
+    longer = max(h, w)
+    self.margin = min(round(max(furthest - 1, 0)/2*longer), longer) + longer//10
+    self.garment_k = times_as_large(h + 2*self.margin, 1.2*self.height)
+    self.garment.size, self.garment.radius = [h + 2*self.margin, w + 2*self.margin], (h + 2*self.margin)/80
+
+# %% ../../nbs/explore/73_warp_explorer.ipynb #a281d867
 @patch
 def _drag(self:WarpExplorer): # the point that was moved last
     if not self.garment.moved: return
@@ -203,14 +212,14 @@ def _drag(self:WarpExplorer): # the point that was moved last
     h,w = self.reader.size
     places = control_places(self.offsets).clone()
     places[int(number)] = torch.tensor([(column - self.margin - .5)/(w-1), (row - self.margin - .5)/(h-1)])*2 - 1
-    self._set(offsets_of(places))
+    self._set(offsets_of(places), fit=False)
 
-# %% ../../nbs/explore/73_warp_explorer.ipynb #da8cd4a5
+# %% ../../nbs/explore/73_warp_explorer.ipynb #8e7adce8
 @patch
 @torch.no_grad()
 def _draw(self:WarpExplorer):
     self.grid = self.tps(self.offsets)[0] # h w 2
-    self.garment.show(grid_picture(self.photo, self.grid, self.k, self.margin))
+    self.garment.show(grid_picture(self.photo, self.grid, self.garment_k, self.margin))
     self._draw_worn()
     away = (self.grid - self.tps.base)*torch.tensor(self.reader.size[::-1])/2
     self.words.say(f'The grid reads <b>{away.norm(dim=-1).mean():.1f}</b> pixels away on average; neighbouring '
