@@ -16,18 +16,42 @@ from shineon.explore.panel import enlarged, overlay, times_as_large
 from shineon.explore.run_browser import RunBrowser
 from shineon.explore.tryon_browser import TryOnBrowser, looks
 from shineon.explore.warp_explorer import WarpExplorer, fit_offsets
-from shineon.models.files import for_inference, load_model
+from shineon.core.run_folder import close_run, open_run
+from shineon.models.files import for_inference, load_model, save_model
 from shineon.models.tps import TPS
+from shineon.models.unetmask import UNetMask
+from shineon.models.warp import WarpModule
 from shineon.sample.layouts import make_layout
 from shineon.tryon.dress import dress, tryon_reader
+from torch.utils.tensorboard import SummaryWriter
 
 size = dict(fine_height=128, fine_width=64)
+
+@pytest.fixture(scope='module')
+def experiments(vvt, tmp_path_factory):
+    "Runs with small networks, untrained, and with a few entries for TensorBoard"
+    folder = tmp_path_factory.mktemp('runs')/'experiments'
+    torch.manual_seed(0)
+    warp = WarpModule(ngf=4, **size)
+    torch.nn.init.normal_(warp.regression[-1].weight, 0, .02) # not straight
+    networks = dict(my_warp=(warp, 'train_warp'), my_unet=(UNetMask(ngf=4, init_type='kaiming'), 'train_unet'))
+    for name,(network,notebook) in networks.items():
+        run = folder/name
+        open_run(run, dict(name=name, dataset='vvt', vvt_dataroot=str(vvt), ngf=4, **size), notebook=notebook)
+        save_model(run/'checkpoints'/'best.pt', network)
+        with SummaryWriter(run/'tensorboard') as writer:
+            for step in range(1, 9):
+                for k,v in {'loss/train': 1/step, 'lr': 1e-4, 'progress': step/8, 'n_frames_now': 1}.items():
+                    writer.add_scalar(k, v, step)
+                writer.add_image('pictures', np.full((8,12,3), 9*step, np.uint8), step, dataformats='HWC')
+        close_run(run, dict(steps=8, valid_loss=.1))
+    return folder
 
 def plain(widget): return ' '.join(re.sub('<.*?>', ' ', widget.value).split())
 
 def picture(data): return np.array(Image.open(BytesIO(data)))
 
-def until(true, seconds=120):
+def until(true, seconds=600):
     "Wait for a thread"
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end: time.sleep(.05)
@@ -103,8 +127,10 @@ def test_real_data(real):
 
 # warp explorer
 
-def test_the_networks_points(vvt, warp_run):
-    warp = load_model(warp_run/'checkpoints'/'best.pt', 'warp')
+def best(experiments, name): return experiments/name/'checkpoints'/'best.pt'
+
+def test_the_networks_points(vvt, experiments):
+    warp = load_model(best(experiments, 'my_warp'), 'warp')
     explorer = WarpExplorer(vvt_videos(vvt, 'test'), warp)
     for i in (0, 2):
         explorer.same.set_state(dict(value=False))
@@ -121,8 +147,8 @@ def test_any_spline_is_found_again(align_corners):
     if not align_corners: grid = grid*torch.tensor([48/47, 64/63])
     assert torch.allclose(tps(fit_offsets(tps, grid))[0], grid, atol=1e-5)
 
-def test_a_drag(vvt, warp_run):
-    explorer = WarpExplorer(vvt_videos(vvt, 'test'), warp_run/'checkpoints'/'best.pt')
+def test_a_drag(vvt, experiments):
+    explorer = WarpExplorer(vvt_videos(vvt, 'test'), best(experiments, 'my_warp'))
     before = [picture(b) for b in (explorer.garment.png, explorer.worn.value)]
     points = [list(p) for p in explorer.garment.points]
     points[7] = [points[7][0] + 9, points[7][1] - 6]
@@ -135,19 +161,16 @@ def test_a_drag(vvt, warp_run):
 
 # run browser
 
-def test_runs_that_there_are(warp_run, unet_run):
-    browser = RunBrowser(warp_run.parent)
-    assert {'warp', 'train_shineon'} <= {r[0] for r in browser.table.rows}
-    browser.names.value = 'warp train_shineon'
+def test_runs_that_there_are(experiments):
+    browser = RunBrowser(experiments)
     browser.table.set_state(dict(sort='name', descending=True))
-    assert [r[0] for r in browser.table.rows] == ['warp', 'train_shineon']
-    browser.table.set_state(dict(chosen='warp'))
-    assert 'train_warp' in browser.view.children[0].value
-    assert list(browser.views)[:1] == ['details'] and 'dashboard' in browser.views and 'try-on' not in browser.views
-    browser.table.set_state(dict(chosen='train_shineon'))
-    assert {'dashboard', 'try-on'} <= set(browser.views)
+    assert [r[0] for r in browser.table.rows] == ['my_warp', 'my_unet']
+    browser.table.set_state(dict(chosen='my_warp'))
+    assert 'train_warp' in browser.view.children[0].value and set(browser.views) == {'details', 'dashboard'}
+    browser.table.set_state(dict(chosen='my_unet'))
+    assert set(browser.views) == {'details', 'dashboard', 'try-on'}
     for b in browser.buttons.children: b.click()
-    assert plain(browser.words) == f'2 of {len(browser.runs)} runs in {warp_run.parent}', plain(browser.words)
+    assert plain(browser.words) == f'2 of 2 runs in {experiments}', plain(browser.words)
 
 def test_a_run_called_like_a_script(tmp_path):
     run = tmp_path/'<script>alert(1)<'
@@ -161,13 +184,15 @@ def test_a_run_called_like_a_script(tmp_path):
 
 def snapshot(folder): return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob('*')}
 
-def test_a_finished_run(warp_run):
-    before = snapshot(warp_run)
-    board = Dashboard('warp', warp_run.parent, seconds=.1)
+def test_a_finished_run(experiments):
+    before = snapshot(experiments/'my_warp')
+    board = Dashboard('my_warp', experiments, seconds=.1)
     assert until(lambda: not board._thread.is_alive())
     assert 'finished' in plain(board.about) and '100% of training' in plain(board.about), plain(board.about)
-    assert board.charts.value.count('<svg') >= 3 and picture(board.picture.value).ndim == 3
-    assert snapshot(warp_run) == before
+    assert board.charts.value.count('<svg') == 3 and (picture(board.picture.value)[0,0] == 72).all()
+    board.step.set_state(dict(index=0))
+    assert (picture(board.picture.value)[0,0] == 9).all()
+    assert snapshot(experiments/'my_warp') == before
 
 def test_a_run_in_another_process(vvt, tmp_path):
     "It is attached to while papermill executes it, and followed to its end"
@@ -181,7 +206,7 @@ def test_a_run_in_another_process(vvt, tmp_path):
             seen.add((board.run.get('state'), len(board.scalars.get('loss/train', ()))))
             return not board._thread.is_alive()
         assert until(ended), plain(board.about)
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
     finally: process.kill()
     states = {s for s,_ in seen}
     assert {'running', 'finished'} <= states and len({n for s,n in seen if s == 'running'}) > 2, seen
@@ -194,46 +219,48 @@ def test_no_such_run(tmp_path):
 
 # try-on browser
 
-def test_results_are_those_of_a_tryon(vvt, warp_run, unet_run):
-    warp, best = (r/'checkpoints'/'best.pt' for r in (warp_run, unet_run))
-    browser = TryOnBrowser(vvt, checkpoints=[best], warp=warp, experiments_dir=warp_run.parent)
-    assert browser.job.wait() and 'SSIM' in plain(browser.figures), plain(browser.job.words) # the own frame is the truth
+@pytest.fixture
+def tryon(vvt, experiments):
+    "A try-on browser that has dressed its first video"
+    browser = TryOnBrowser(vvt, checkpoints=[best(experiments, 'my_unet')], warp=best(experiments, 'my_warp'),
+                           experiments_dir=experiments)
+    assert browser.job.wait(600) and plain(browser.job.words) == '', plain(browser.job.words)
+    return browser
+
+def test_results_are_those_of_a_tryon(tryon, vvt, experiments):
+    assert 'SSIM' in plain(tryon.figures) # in their own garment the frame is the truth
+    net, bend = (for_inference(load_model(best(experiments, n))) for n in ('my_unet', 'my_warp'))
     for cloth in ('own', vvt_videos(vvt, 'test')[1].cloth.name):
-        browser.cloth.value = cloth
-        assert browser.job.wait() and plain(browser.job.words) == '', plain(browser.job.words)
-        net, bend = (for_inference(load_model(c)) for c in (best, warp))
-        reader = tryon_reader(bend, net, **size)
-        frames = dress(browser.shown, reader, net, bend, browser.photos[cloth] or browser.shown.cloth)
-        for i,frame in enumerate(frames):
-            browser.player.slider.value = i
-            shown = browser.frames['train_shineon']
+        tryon.cloth.value = cloth
+        assert tryon.job.wait(600) and plain(tryon.job.words) == '', plain(tryon.job.words)
+        photo = tryon.photos[cloth] or tryon.shown.cloth
+        for i,frame in enumerate(dress(tryon.shown, tryon_reader(bend, net, **size), net, bend, photo)):
+            tryon.player.slider.value = i
+            shown = tryon.frames['my_unet']
             assert np.abs(shown['result'].astype(int) - to_uint8(frame['result'][0,-1])).max() <= 1
             assert (shown['source'] == to_uint8(frame['image'][0,-1])).all()
 
-def test_looks(vvt, warp_run, unet_run):
-    browser = TryOnBrowser(vvt, checkpoints=[unet_run/'checkpoints'/'best.pt'], warp=warp_run/'checkpoints'/'best.pt',
-                           experiments_dir=warp_run.parent)
-    assert browser.job.wait()
+def test_looks(tryon):
     seen = []
     for look in looks:
-        browser.look.set_state(dict(index=looks.index(look)))
-        assert browser.words.value == '' or plain(browser.words) == '', plain(browser.words)
-        seen.append(browser.picture.value)
+        tryon.look.set_state(dict(index=looks.index(look)))
+        assert plain(tryon.words) == ''
+        seen.append(tryon.picture.value)
     assert len(set(seen)) >= len(looks) - 1 # of an own garment the truth is the source
 
-def test_a_garment_without_a_warp(vvt, unet_run):
-    browser = TryOnBrowser(vvt, checkpoints=[unet_run/'checkpoints'/'best.pt'], experiments_dir=unet_run.parent, **size)
-    browser.warp.value = 'warped garments of the data set'
-    browser.cloth.value = vvt_videos(vvt, 'test')[1].cloth.name
-    assert browser.job.wait() and 'a warp is needed' in plain(browser.job.words)
-    browser.cloth.value = 'own'
-    assert browser.job.wait() and plain(browser.job.words) == '', plain(browser.job.words)
+def test_a_garment_without_a_warp(tryon, vvt):
+    tryon.warp.value = 'warped garments of the data set'
+    tryon.options = size # no warp says it
+    tryon.cloth.value = vvt_videos(vvt, 'test')[1].cloth.name
+    assert tryon.job.wait(600) and 'a warp is needed' in plain(tryon.job.words)
+    tryon.cloth.value = 'own'
+    assert tryon.job.wait(600) and plain(tryon.job.words) == '', plain(tryon.job.words)
 
-def test_broken_frame_of_a_tryon(broken, warp_run, unet_run):
+def test_broken_frame_of_a_tryon(broken, experiments):
     vvt_videos(broken, 'test')[0].frames[2].files['parse'].write_bytes(b'no picture')
-    browser = TryOnBrowser(broken, checkpoints=[unet_run/'checkpoints'/'best.pt'], warp=warp_run/'checkpoints'/'best.pt',
-                           experiments_dir=warp_run.parent, steady=0)
-    assert browser.job.wait() and 'parse' in plain(browser.job.words)
+    browser = TryOnBrowser(broken, checkpoints=[best(experiments, 'my_unet')], warp=best(experiments, 'my_warp'),
+                           experiments_dir=experiments, steady=0)
+    assert browser.job.wait(600) and '_label.png' in plain(browser.job.words)
     with pytest.raises(DataError): TryOnBrowser(broken/'none')
 
 # what a reader without a kernel sees
