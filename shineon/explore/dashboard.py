@@ -90,7 +90,7 @@ def _thinned(points, most=400): # `(n ...)` -> about so many of them, the last o
 def _text(x, y, text, more=''): # on a chart
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="11" fill="currentColor" {more}>{html_text(text)}</text>'
 
-# %% ../../nbs/explore/75_dashboard.ipynb #0e309cee
+# %% ../../nbs/explore/75_dashboard.ipynb #2a133e4a
 def line_chart(
     title:str, # above it
     lines:dict[str,np.ndarray], # name -> `(n 2)` or more columns: step, value
@@ -107,7 +107,7 @@ def line_chart(
     (h,w), last = size, max(v[-1,0] for v in lines.values())
     low, high = scale(values.min()), scale(values.max())
     low, high = (low, high) if high > low else (low - .5, high + .5)
-    def place(step, v): return 44 + step/max(last, 1)*(w - 54), h - 20 - (scale(v) - low)/(high - low)*(h - 44)
+    def place(step, v): return 52 + step/max(last, 1)*(w - 62), h - 20 - (scale(v) - low)/(high - low)*(h - 44)
     body = [_text(w/2, 12, title, 'text-anchor="middle" font-weight="bold"')]
     body += _axes(low, high, last, size, scale is np.log10)
     for i,(k,v) in enumerate(lines.items()):
@@ -117,15 +117,15 @@ def line_chart(
         body.append(_text(w - 8, 26 + 13*i, f'{k} {v[-1,1]:.4g}', f'text-anchor="end" style="fill: {colour}"'))
     return f'<svg width="{w}" height="{h}" viewBox="0 0 {w} {h}">{"".join(body)}</svg>'
 
-# %% ../../nbs/explore/75_dashboard.ipynb #ad519e9c
+# %% ../../nbs/explore/75_dashboard.ipynb #851b1914
 def _axes(low, high, last, size, log): # ends of the values, last step -> parts of an SVG
     h,w = size
-    body = [_text(44, h - 6, '0'), _text(w - 10, h - 6, f'{last:.0f}', 'text-anchor="end"')]
+    body = [_text(52, h - 6, '0'), _text(w - 10, h - 6, f'{last:.0f}', 'text-anchor="end"')]
     for t in _ticks(low, high):
         y = h - 20 - (t - low)/(high - low)*(h - 44)
-        ends = f'x1="44" x2="{w - 10}" y1="{y:.1f}" y2="{y:.1f}"'
+        ends = f'x1="52" x2="{w - 10}" y1="{y:.1f}" y2="{y:.1f}"'
         body.append(f'<line {ends} stroke="currentColor" stroke-opacity=".15"/>')
-        body.append(_text(40, y + 4, f'{10**t:.3g}' if log else f'{t:.4g}', 'text-anchor="end"'))
+        body.append(_text(48, y + 4, f'{10**t:.3g}' if log else f'{t:.3g}', 'text-anchor="end"'))
     return body
 
 # %% ../../nbs/explore/75_dashboard.ipynb #cf94b2a3
@@ -248,11 +248,14 @@ def _say_state(self:Dashboard):
     note = f'<br><b>{html_text(run["note"])}</b>' if run['note'] else ''
     self.about.value = f'<b>{html_text(run["name"])}</b>: {run["state"]} | {" | ".join(parts)}{note}'
 
-# %% ../../nbs/explore/75_dashboard.ipynb #44bfee73
+# %% ../../nbs/explore/75_dashboard.ipynb #311e3032
+_plain_charts = 'n_frames_now', 'lr' # they are as they are, not measured
+
 @patch
 def _draw_charts(self:Dashboard):
     groups = chart_groups(self.scalars)
-    charts = [line_chart(title, lines, self.smooth.value, self.logarithmic.value) for title,lines in groups.items()]
+    how = dict(smooth=self.smooth.value, log=self.logarithmic.value)
+    charts = [line_chart(k, lines, **{} if k in _plain_charts else how) for k,lines in groups.items()]
     self.charts.value = f'<div style="display: flex; flex-wrap: wrap; gap: 8px">{"".join(charts)}</div>'
 
 # %% ../../nbs/explore/75_dashboard.ipynb #407cefdc

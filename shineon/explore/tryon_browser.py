@@ -166,7 +166,7 @@ def _add_controls(self:TryOnBrowser, garments, checkpoints, warp):
     rows = min(len(self.checkpoints), 6)
     names = list(self.checkpoints)
     self.chosen = widgets.SelectMultiple(options=names, value=chosen, description='networks', rows=rows)
-    self.look = widgets.ToggleButtons(options=looks, style=dict(button_width='84px'))
+    self.look = widgets.ToggleButtons(options=looks, style=dict(button_width='92px'))
     self.share = widgets.FloatSlider(.5, min=0, max=1, step=.01, description='source', readout=False)
     self.player, self.job, self.words = FramePlayer(), JobBar(), Notice()
     self.picture, self.figures = widgets.Image(format='png', layout=dict(align_self='flex-start')), widgets.HTML()
