@@ -195,7 +195,7 @@ def _add_controls(self:Dashboard):
     self.logarithmic = widgets.Checkbox(False, description='logarithmic', indent=False)
     self.kind = widgets.Dropdown(description='picture')
     self.step = widgets.SelectionSlider(options=[0], description='step')
-    self.picture = widgets.Image(format='png', layout=dict(align_self='flex-start', max_width='100%'))
+    self.picture = widgets.Image(format='png', layout=dict(align_self='flex-start', display='none'))
 
 # %% ../../nbs/explore/75_dashboard.ipynb #c7a53ff8
 @patch
@@ -286,6 +286,7 @@ def _draw_picture(self:Dashboard):
         picture = np.array(Image.open(BytesIO(entries[self.step.value].encoded_image_string)).convert('RGB'))
         return png_bytes(enlarged(picture, max(1, self.height//picture.shape[0])))
     self.picture.value = self.kept((self.kind.value, self.step.value), make)
+    self.picture.layout.display = '' # there is one
 
 # %% ../../nbs/explore/75_dashboard.ipynb #8eb7775e
 VIEWS.add(RunView('dashboard', lambda run: Dashboard(run['name'], Path(run['folder']).parent),
