@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'model_name', 'build_model', 'save_model', 'read_checkpoint
            'load_model', 'for_inference']
 
 # %% ../../nbs/models/37_files.ipynb #6a25e35d
-import copy, json, os, warnings
+import copy, json, os, threading, warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -287,11 +287,13 @@ def _growing(
 ):
     "Within the block, the network of a checkpoint is built; an error where it becomes larger than its weights"
     shapes, limits, found = {t.shape for t in ckpt['state'].values()}, _limits(ckpt), [0, 0, 0]
+    me = threading.get_ident() # hooks are those of all threads, and another one may build a network, too
     def count(i, n):
+        if threading.get_ident() != me: return
         found[i] += n
         if found[i] > limits[i]: raise _too_large(where)
     def parameter(module, name, p):
-        if p is None or is_lazy(p): return
+        if p is None or is_lazy(p) or threading.get_ident() != me: return
         if _is_ours(ckpt) and p.shape not in shapes: raise ValueError(f'no weight has the shape {tuple(p.shape)}')
         count(0, p.numel())
     def buffer(module, name, b): count(1, 0 if b is None else b.numel())
@@ -303,6 +305,8 @@ def _growing(
         for h in hooks: h.remove()
 
 # %% ../../nbs/models/37_files.ipynb #a81ac041
+_building = threading.Lock() # one thread after another
+
 def load_model(
     path:str|Path, # a file that `save_model` or `export_safetensors` wrote, or one of `weights_names`
     expect:str|None=None, # what it must hold: a network's name or synonym, or warp or tryon; any when not given
@@ -313,7 +317,7 @@ def load_model(
     _check_expected(ckpt['model'], expect, path)
     try:
         _check_numbers(ckpt, path)
-        with _growing(ckpt, path): model = build_model(ckpt['model'], **ckpt['config'])
+        with _building, _growing(ckpt, path): model = build_model(ckpt['model'], **ckpt['config'])
         model.load_state_dict(ckpt['state'])
     except CheckpointError: raise
     except Exception as e: # a changed description can fail anywhere

@@ -91,6 +91,7 @@ def after_validate(self:Board):
     if loss is None: return
     metrics = [m for m in self.recorder.metrics if not isinstance(m, TrainingMetric)]
     self.write_scalars('valid', loss, {m.name: m.value for m in metrics if m.value is not None})
+    self.writer.flush()
 
 # %% ../../nbs/train/46_board.ipynb #08994f87
 def _sheet(rows): # (r c h w 3) -> one picture (r*h c*w 3)
@@ -128,8 +129,12 @@ def after_batch(self:Board):
     if not self.training or self.train_iter % self.every != 1 % self.every: return # the first step, and every so many
     self.write_scalars('train', self.loss.detach(), terms_of(self.loss_func))
     self.writer.add_scalar('lr', self.opt.hypers[-1]['lr'], self.train_iter)
+    self.writer.add_scalar('progress', self.pct_train, self.train_iter)
+    frames = self.x['valid'].flatten(1).sum(1).max() # that count, of the clip that has most
+    self.writer.add_scalar('n_frames_now', frames, self.train_iter)
     self.write_pictures()
     self.write_attention()
+    self.writer.flush() # for whoever looks at the run now
 
 # %% ../../nbs/train/46_board.ipynb #8735e82b
 @patch
