@@ -127,8 +127,8 @@ def test_entries_know_their_files():
 
 
 def test_importing_the_registry_is_light():
-    code = 'import sys; from shineon.prepare.annotators import annotators_of; print(annotators_of("parse"), [m for m in '
-    code += '("torchvision", "onnxruntime", "ai_edge_litert") if m in sys.modules])'
+    code = 'import sys; from shineon.prepare.annotators import annotators_of; print(annotators_of("parse"), '
+    code += '[m for m in ' '("torchvision", "onnxruntime", "ai_edge_litert") if m in sys.modules])'
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and 'light-parse' in r.stdout and r.stdout.strip().endswith('[]'), r.stdout + r.stderr
 

@@ -8,7 +8,6 @@ __all__ = ['read_makers', 'makers_of', 'unlike_makers']
 # %% ../../nbs/data/22_made_by.ipynb #d1e19455
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 
 import yaml
 

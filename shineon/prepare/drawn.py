@@ -67,7 +67,8 @@ def drawn_video(
 # %% ../../nbs/prepare/19_drawn.ipynb #57993a44
 def _draw_frame(i, height, width, seed, others, empty, at): # (h w 3)
     unit = at[2]*height*.75 # pixels of a place's width
-    left, top = at[0]*width - unit/2, at[1]*height - unit*2/3
+    left = at[0]*width - unit/2
+    top = at[1]*height - unit*2/3
     x = (np.arange(width) + .5 - left)/unit*np.ones((height,1))
     y = (np.arange(height)[:,None] + .5 - top)/unit*np.ones(width)
     frame = _backdrop(x, y, i, seed, others, empty).clip(0, 255).round().astype(np.uint8)
@@ -110,7 +111,8 @@ def _planes(picture): # -> (3 3): each channel's value at the upper left edge, s
 def _scene(picture): # -> pixels of a place's width; its left, top; numbers of frame, person, others; empty
     red,green,blue = _planes(picture)
     slope = (red[1]/65 + green[2]/85)/2 # places a pixel
-    others, empty = round(red[2]/slope/8), round(green[1]/slope/10)
+    others = round(red[2]/slope/8)
+    empty = round(green[1]/slope/10)
     seed = round(blue[1]/slope/4)
     a = np.array([[65, 8*others], [10*empty, 85]])
     offsets = 85 - 8*others*.67, 62.5 - 10*empty*.5
@@ -128,7 +130,9 @@ def drawn_truth(
     "What is to be seen in a picture of a drawn video"
     unit, left, top, i, seed, others, empty = _scene(picture)
     size = picture.shape[:2]
-    labels, iuv, people = np.zeros(size, np.uint8), np.zeros((*size,3), np.uint8), []
+    labels = np.zeros(size, np.uint8)
+    iuv = np.zeros((*size,3), np.uint8)
+    people = []
     for who,px,py,tall in [] if empty else _people(seed, others):
         drawn = _drawn(who, i, _drawn_height(tall*unit))
         scale = tall*unit/drawn['parse'].shape[0]

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..core.errors import OptionError
 from ..core.files import reading
-from ..data.labels import DENSEPOSE
 from .annotators import ANNOTATORS, Annotator, ModelFile, model_path
 from .light import BodyPix, fit_into, parts_file, to_joints, warp_picture
 

@@ -84,9 +84,11 @@ class Fit:
         size:tuple[int,int], # height and width of the input
     ) -> np.ndarray: # `(h w [c])`: what covers the picture
         "The part of an output that shows the picture, at the output's resolution"
-        ry,rx = x.shape[0]/size[0], x.shape[1]/size[1]
+        ry = x.shape[0]/size[0]
+        rx = x.shape[1]/size[1]
         top, left = round(self.top*ry), round(self.left*rx)
-        bottom, right = round((self.top + self.height)*ry), round((self.left + self.width)*rx)
+        bottom = round((self.top + self.height)*ry)
+        right = round((self.left + self.width)*rx)
         return x[top:max(bottom, top + 1),left:max(right, left + 1)]
 
     def back(self,
@@ -197,7 +199,8 @@ def _joints(self:BlazePose, picture): # -> (18 3)
 @patch
 def _square(self:BlazePose, points, side): # a better square than one of that side; None where it will do
     middle, rim = points[33,:2], points[34,:2]
-    shoulders, hips = points[[11,12],:2].mean(0), points[[23,24],:2].mean(0)
+    shoulders = points[[11,12],:2].mean(0)
+    hips = points[[23,24],:2].mean(0)
     neck = float(np.hypot(*(points[0,:2] - shoulders)))
     if np.hypot(*(hips - shoulders)) < 1.9*neck: return shoulders[0], shoulders[1] + 2.4*neck, 9.6*neck # half a body
     wanted = 2.5*float(np.hypot(*(rim - middle)))
@@ -608,7 +611,8 @@ def part_chart(
     for part in np.unique(parts[parts > 0]):
         y,x = np.nonzero(parts == part)
         dx,dy = _direction(part, joints)
-        t, s = x*dx + y*dy, y*dx - x*dy
+        t = x*dx + y*dy
+        s = y*dx - x*dy
         first, last = np.percentile(t, (1, 99))
         t = ((t - first)/max(last - first, 1)).clip(0, 1)
         iuv[y,x,1:] = np.stack([_across(t, s), t], 1)*255 + .5
@@ -638,7 +642,8 @@ def hem_row(
     n_above, n_below, n = above.sum(1), below.sum(1), whole.sum()
     enough = (np.minimum(n_above, n_below) > max(.03*n, 30)) & (np.arange(len(rows)) >= first)
     if not enough.any(): return None, 1.
-    p, q = above/np.maximum(n_above, 1)[:,None], below/np.maximum(n_below, 1)[:,None]
+    p = above/np.maximum(n_above, 1)[:,None]
+    q = below/np.maximum(n_below, 1)[:,None]
     gain = (n_above*_plogp(p) + n_below*_plogp(q))/n - _plogp(whole/n)
     row = int(np.where(enough, gain, -1).argmax())
     return row, float(np.sqrt(p[row]*q[row]).sum())
@@ -647,12 +652,14 @@ def hem_row(
 def _hem_score(image, cloth, joints): # (h w): above 0 where cloth of the trunk is of the lower garment; or None
     shoulder, hip = _heights(joints, 'shoulder', 'hip')
     if shoulder is None or hip is None or hip - shoulder < 4: return None
-    length, y = hip - shoulder, np.arange(cloth.shape[0], dtype=np.float32)[:,None]
+    length = hip - shoulder
+    y = np.arange(cloth.shape[0], dtype=np.float32)[:,None]
     below = lambda row: np.clip((y - row)/(.12*length), -3, 3)*np.ones_like(cloth, np.float32)
     trunk = cloth & (y > shoulder + .2*length) & (y < hip + 1.2*length)
     row, alike = hem_row(_colour_bins(image), trunk, round(shoulder + .5*length))
     if row is None or alike > .75: return below(hip) # one colour: tops usually end at the hips
-    upper, lower = trunk & (y < row - .04*length), trunk & (y > row + .04*length)
+    upper = trunk & (y < row - .04*length)
+    lower = trunk & (y > row + .04*length)
     if min(upper.sum(), lower.sum()) < 20: return below(row)
     by_colour, alike = _colour_score(image, upper, lower, cloth)
     weight = 1 - np.clip((alike - .3)/.5, 0, 1)

@@ -113,7 +113,8 @@ def smooth_joints(
     "Joints of one frame, as its neighbours see them"
     reach = min(i, len(window) - 1 - i) # as many before as after: else who walks would be held back at the ends
     window, i = window[i-reach:i+reach+1], reach
-    found, count = window[...,2] > 0, (window[...,2] > 0).sum(0) # (n 18), (18,)
+    found = window[...,2] > 0 # (n 18), (18,)
+    count = (window[...,2] > 0).sum(0)
     ordered = np.sort(np.where(found[...,None], window[...,:2], np.inf), 0) # those found come first
     pick = lambda k: np.take_along_axis(ordered, np.maximum(k, 0)[None,:,None].repeat(2, -1), 0)[0] # (18 2)
     medians = (pick((count - 1)//2) + pick(count//2*(count > 0)))/2
