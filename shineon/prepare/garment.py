@@ -56,7 +56,8 @@ def place_garment(
     "Lay the garment of a photo on white"
     (top,bottom), (left,right) = _box(opacity > .5)
     scale = fill*min(height/(bottom - top), width/(right - left))
-    y,x = (top + bottom)/2*scale, (left + right)/2*scale # of its middle
+    y = (top + bottom)/2*scale # of its middle
+    x = (left + right)/2*scale
     at = y - height/2, x - width/2
     crop = ResizeCrop(photo.shape[:2], height, width, scale, at=at)
     soft = opacity[...,None].astype(np.float32)
