@@ -77,7 +77,9 @@ def dress_cache(
 
 # %% ../../nbs/cli/86_dress.ipynb #55b1a923
 def _state_of(folder): # of annotations that are read from a folder: changes where a file does
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(Path(folder).iterdir())]
+    files = sorted(Path(folder).iterdir())
+    facts = [f.stat() for f in files]
+    return [[f.name, s.st_size, s.st_mtime_ns] for f,s in zip(files, facts)]
 
 # %% ../../nbs/cli/86_dress.ipynb #edff8194
 def content_key(
@@ -95,8 +97,10 @@ def folder_bytes(
     folder:str|Path, # any
 ) -> int: # 0 where there is none
     "How much the files in a folder take"
-    files = (os.path.join(place, n) for place,_,names in os.walk(folder) for n in names)
-    return sum(os.lstat(f).st_size for f in files)
+    size = 0
+    for place,_,names in os.walk(folder):
+        size += sum(os.lstat(os.path.join(place, n)).st_size for n in names)
+    return size
 
 # %% ../../nbs/cli/86_dress.ipynb #ee5e58c2
 _prepared_size = dict(height=512, width=384) # of frames
@@ -273,7 +277,8 @@ def sheet(self:SheetFrames,
 ):
     "Raw frames above, below them a row for each garment"
     photos = [self.small(read_picture(c)) for c in cloths]
-    rows = [[None, *self.raw.values()], *([p, *made] for p,made in zip(photos, self.made))]
+    rows = [[None, *self.raw.values()]]
+    rows += [[p, *made] for p,made in zip(photos, self.made)]
     contact_sheet(rows, ['garment', *(f'frame {i}' for i in self.raw)], path)
 
 # %% ../../nbs/cli/86_dress.ipynb #bf06ee34
@@ -295,8 +300,11 @@ def _doubts(self:Dresser, video, record): # say what is doubtful about a prepara
         if said: self.say(f'{checkpoint}: {said}')
     for note in record['notes']: self.say(note)
     if record['raw']['broken']: self.say(f'only {record["frames"]} frames, and no sound: {record["raw"]["broken"]}')
-    counts = {what: sum(b - a + 1 for a,b in spans) for what,spans in record['doubts'].items()}
-    if counts: self.say('doubtful frames: ' + ', '.join(f'{n} ({what})' for what,n in counts.items()))
+    said = []
+    for what,spans in record['doubts'].items():
+        n = sum(b - a + 1 for a,b in spans)
+        said.append(f'{n} ({what})')
+    if said: self.say(f'doubtful frames: {", ".join(said)}')
 
 # %% ../../nbs/cli/86_dress.ipynb #e941ec29
 @patch
