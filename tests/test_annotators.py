@@ -179,8 +179,8 @@ def test_light_level_on_real_pictures(models, real):
     assert len(apart) > 50 and np.median(apart) < .02
 
 
-@pytest.mark.parametrize('mode,video', [('train','vivid01u-a11'), ('train','magic92u-a11')])
-def test_light_level_on_real_clips(models, real, mode, video):
+@pytest.mark.parametrize('mode,video,most', [('train','magic92u-a11',.06), ('test','magic92u-b11',.12)])
+def test_light_level_on_real_clips(models, real, mode, video, most): # in the second one the person turns round
     "The person as the clips' DensePose has it; labels that hold still when the motion is taken out"
     root = real/'vvt'/mode
     frames = [read_picture(p) for p in sorted((root/f'{mode}_frames'/video).iterdir())]
@@ -188,7 +188,7 @@ def test_light_level_on_real_clips(models, real, mode, video):
     found = list(PersonAnnotator(models=models).annotate(frames))
     ious = [agree(f.iuv[...,0] > 0, (p if p.ndim == 2 else p[...,0]) > 0) for f,p in zip(found, parts)]
     changes = [changed_labels(b.parse, a.parse, b.flow) for a,b in zip(found, found[1:])]
-    assert np.mean(ious) > .8 and np.mean(changes) < .06
+    assert np.mean(ious) > .85 and np.mean(changes) < most
 
 
 def test_a_fade_and_a_picture_without_anybody(models):
