@@ -162,7 +162,7 @@ def test_light_level_on_drawn_people(models):
         truth = drawn_truth(frame)
         both = (f.joints[:,2] > 0) & (truth['people'][0][:,2] > 0)
         assert both.sum() >= 8 and np.median(np.hypot(*(f.joints - truth['people'][0])[both,:2].T)) < .05*256
-        assert f.parse.max() < 20 and f.iuv[...,0].max() <= 24
+        assert f.parse.max() <= 20 and f.iuv[...,0].max() <= 24
 
 
 def test_light_level_on_real_pictures(models, real):

@@ -1,4 +1,4 @@
-"The widgets of nbs/explore on data sets, runs and networks: events as the page sends them, and what is shown after each"
+"The widgets of nbs/explore on data sets, runs and networks: events as a page sends them, and what is shown then"
 import re, subprocess, sys, time
 from io import BytesIO
 
@@ -72,7 +72,8 @@ def expected(browser):
 
 def test_data_events(vvt):
     browser = DataBrowser(vvt, **size)
-    events = [(browser.player.slider, dict(value=2)), (browser.video, dict(index=1)), (browser.player.slider, dict(value=3)),
+    frame = browser.player.slider
+    events = [(frame, dict(value=2)), (browser.video, dict(index=1)), (frame, dict(value=3)),
               *((s.on, dict(value=True)) for n,s in browser.switches.items() if n != 'joints'),
               (browser.switches['parse'].opacity, dict(value=.1)), (browser.mode, dict(index=0))]
     for widget,state in events:

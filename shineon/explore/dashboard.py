@@ -6,8 +6,7 @@
 __all__ = ['RunEvents', 'smoothed', 'line_chart', 'chart_groups', 'pace', 'duration', 'Dashboard']
 
 # %% ../../nbs/explore/75_dashboard.ipynb #e5a7cc28
-import threading, time
-from collections.abc import Callable
+import threading
 from io import BytesIO
 from pathlib import Path
 

@@ -22,7 +22,7 @@ from ..core.errors import DataError
 from ..core.media import read_picture
 from ..core.ops import to_uint8
 from ..core.text import html_text
-from ..data.check import PROBLEMS, Finding, check_sample
+from ..data.check import Finding, check_sample
 from ..data.clips import ClipReader
 from ..data.frame_files import FILES
 from ..data.labels import INPUTS, coco_limbs, coco_names, inputs_of, lip_names, palette

@@ -16,7 +16,6 @@ from torch import nn, Tensor
 
 from ..core.errors import OptionError
 from ..core.ops import identity_grid, to_uint8
-from ..core.text import html_text
 from ..data.clips import ClipReader
 from ..data.layouts import Video
 from .panel import FramePlayer, Kept, Notice, PointPicture, enlarged, overlay, png_bytes, times_as_large
