@@ -25,7 +25,7 @@ from ..kernels.winograd import use_winograd
 from ..models.files import for_inference, load_model
 from ..prepare.annotators import file_hash
 from ..prepare.dataset import Job, Preparation, read_record
-from ..prepare.sources import Source, find_sources, frame_rate, source_hash
+from ..prepare.sources import RawVideo, find_sources, source_rate, source_hash
 from ..tryon.compose import sees_region, unlike_annotators, unlike_training, why_unchanged, with_prints
 from ..tryon.dress import dress, tryon_reader
 from ..tryon.methods import MethodFrames
@@ -182,7 +182,7 @@ def _read_prepared(self:Dresser, source, folder): # -> `Video`; `DataError` for 
 # %% ../../nbs/cli/86_dress.ipynb #e4440511
 @patch
 def prepared(self:Dresser,
-    source:Source, # a raw video, or a photo
+    source:RawVideo, # a raw video, or a photo
 ) -> tuple[Video,dict]: # with frames, annotations and crops; its record
     "A video as it was prepared, now or earlier"
     source, folder = replace(source, id=_id), self._folder_of(source)
@@ -230,7 +230,7 @@ def pictures(self:Dresser,
 # %% ../../nbs/cli/86_dress.ipynb #8e0ebff6
 def _write(path, pictures, source, record): # -> what could not be kept
     if is_photo(source.path): write_png(path, next(iter(pictures)))
-    elif record['raw']['broken']: write_video(path, pictures, frame_rate(source))
+    elif record['raw']['broken']: write_video(path, pictures, source_rate(source))
     else: return write_like(path, pictures, source.path)
     return []
 

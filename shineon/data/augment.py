@@ -123,7 +123,8 @@ def body_places(
     rows, cols = clothes.sum(1), clothes.sum(0)
     if head.sum(1).max() < 2 or rows.max() < 4: return None
     crown, _ = _first_last(head.sum(1), 2)
-    down, across = _first_last(rows, rows.max()/8), _first_last(cols, cols.max()/2)
+    down = _first_last(rows, rows.max()/8)
+    across = _first_last(cols, cols.max()/2)
     neck = down[0]
     if joints is not None and joints[COCO['neck'],2] > 0: neck = min(neck, joints[COCO['neck'],1] + .5)
     return BodyPlaces(crown, neck, np.array([across, down]), _first_last((clothes | arms).sum(0), 2))
@@ -150,7 +151,8 @@ def cut_window(
 ) -> tuple[float,np.ndarray]|None: # scale; x and y of the new frame's corner; `None`: there is no such window
     "The part of a frame that becomes the frame, so that one side cuts off the head or an arm"
     k = int(side == 'top') # x or y
-    n, across = size[::-1][k], size[::-1][1-k]
+    n = size[::-1][k]
+    across = size[::-1][1-k]
     line = _cut_line(side, body, size, how[0])
     if line is None: return None
     (cut,far), (first,last) = line, body.trunk[1-k]
@@ -185,7 +187,9 @@ def _plain(rng, h, w): return np.broadcast_to(rng.uniform(0, 255, 3), (h,w,3))
 
 # %% ../../nbs/data/17_augment.ipynb #dfd7d884
 def _gradient(rng, h, w): # from one colour to another, in any direction
-    a, b, turn = rng.uniform(0, 255, 3), rng.uniform(0, 255, 3), rng.uniform(0, 2*np.pi)
+    a = rng.uniform(0, 255, 3)
+    b = rng.uniform(0, 255, 3)
+    turn = rng.uniform(0, 2*np.pi)
     y,x = np.mgrid[-1:1:h*1j,-1:1:w*1j]
     t = (x*np.cos(turn) + y*np.sin(turn))/2.83 + .5 # 0 to 1 from corner to corner
     return a + (b - a)*t[...,None]
@@ -319,7 +323,7 @@ def _in_motion(self:Augmentation, arrays, size, n): # of a still picture, `(1 ..
     moves = [Affine(size, (1 + larger)**k, 0, np.multiply(shift, k)).closed(touched) for k in ago]
     frames = {k: a for k,a in arrays.items() if FILES[k].of == 'person'}
     made = {k: np.stack([FILES[k].move(m, a[0]) for m in moves]) for k,a in frames.items()}
-    if 'flow' in made: made['flow'] = np.stack([_way_back(*pair) for pair in zip(moves, moves[:1] + moves)])
+    if 'flow' in made: made['flow'] = np.stack([*map(_way_back, moves, moves[:1] + moves[:-1])])
     return arrays | made
 
 # %% ../../nbs/data/17_augment.ipynb #b282bc1b

@@ -73,7 +73,8 @@ _colours = '#1976d2', '#e64a19', '#388e3c', '#7b1fa2', '#fbc02d', '#00838f'
 def _ticks(low, high): # two or three numbers to write at an axis
     step = 10.**np.floor(np.log10(max(high - low, 1e-12)))
     step = next(s for s in (step*.2, step*.5, step, step*2, step*5) if (high - low)/s <= 4)
-    return np.arange(np.ceil(low/step), np.floor(high/step) + 1)*step
+    first, last = np.ceil(low/step), np.floor(high/step)
+    return np.arange(first, last + 1)*step
 
 # %% ../../nbs/explore/75_dashboard.ipynb #f64c0467
 def _curve(x, y, colour, more=''): # pixels -> a line
@@ -271,7 +272,8 @@ def _offer_pictures(self:Dashboard):
 def _offer_steps(self:Dashboard):
     steps = [e.step for e in self.images.get(self.kind.value, ())]
     if not steps or list(self.step.options) == steps: return self._draw_picture()
-    newest, before = self.step.value in (0, self.step.options[-1]), self.step.value
+    newest = self.step.value in (0, self.step.options[-1])
+    before = self.step.value
     self.step.options = steps
     self.step.value = steps[-1] if newest or before not in steps else before
     return self._draw_picture()

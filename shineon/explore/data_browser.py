@@ -25,7 +25,8 @@ from ..core.text import html_text
 from ..data.check import Finding, check_sample
 from ..data.clips import ClipReader
 from ..data.frame_files import FILES
-from ..data.labels import INPUTS, coco_limbs, coco_names, inputs_of, lip_names, palette
+from ..data.formats import parse_names
+from ..data.labels import INPUTS, coco_limbs, coco_names, inputs_of, palette
 from ..data.layouts import LAYOUTS, Layout, Video, dataset_videos, find_layout, settle_forms
 from ..data.represent import as_picture
 from .panel import FramePlayer, JobBar, Kept, Notice, enlarged, overlay, png_bytes, times_as_large
@@ -63,7 +64,7 @@ def readable_inputs(
 # %% ../../nbs/explore/72_data_browser.ipynb #f1c460fe
 def _labels_layer(parse, k): # `(h w)` -> picture, weights
     labels = enlarged(parse.cpu().numpy(), k)
-    return palette(len(lip_names))[labels], (labels > 0).astype(np.float32)
+    return palette(len(parse_names))[labels], (labels > 0).astype(np.float32)
 
 # %% ../../nbs/explore/72_data_browser.ipynb #c0a7134e
 def _whole_layer(x, name, k): # a part of a clip, `(n c h w)` -> picture, weights
@@ -84,8 +85,10 @@ def joints_layer(
     k:int=1, # how many times as large it is drawn
 ) -> tuple[np.ndarray,np.ndarray]: # picture `(k*h k*w 3)`, uint8; weights `(k*h k*w)`
     "Joints and bones, each joint in a colour of its own"
-    colours, r = [tuple(c) for c in palette(len(coco_names) + 1)[1:].tolist()], max(size[0]*k//110, 2)
-    places, seen = (joints[:,:2] + .5)*k, joints[:,2] > 0
+    colours = [tuple(c) for c in palette(len(coco_names) + 1)[1:].tolist()]
+    r = max(size[0]*k//110, 2)
+    places = (joints[:,:2] + .5)*k
+    seen = joints[:,2] > 0
     def draw(d):
         for a,b in coco_limbs:
             if seen[a] and seen[b]: d.line([*places[a], *places[b]], fill=(255, 255, 255), width=max(r//2, 1))
@@ -162,12 +165,12 @@ def parse_legend(
     parse:Tensor, # LIP labels, `(h w)`
 ) -> str: # HTML
     "The labels of a parse, their colours and shares of the person"
-    counts = np.bincount(parse.cpu().numpy().ravel(), minlength=len(lip_names))[:len(lip_names)]
-    colours, total = palette(len(lip_names)), max(counts[1:].sum(), 1)
+    counts = np.bincount(parse.cpu().numpy().ravel(), minlength=len(parse_names))[:len(parse_names)]
+    colours, total = palette(len(parse_names)), max(counts[1:].sum(), 1)
     def line(i):
         square = f'<span style="background: rgb{tuple(colours[i].tolist())}">&emsp;</span>'
-        return f'{square} {lip_names[i]} {counts[i]/total:.0%}'
-    return '<br>'.join(line(i) for i in range(1, len(lip_names)) if counts[i]) or 'nobody in this parse'
+        return f'{square} {parse_names[i]} {counts[i]/total:.0%}'
+    return '<br>'.join(line(i) for i in range(1, len(parse_names)) if counts[i]) or 'nobody in this parse'
 
 # %% ../../nbs/explore/72_data_browser.ipynb #d45802d5
 def findings_text(

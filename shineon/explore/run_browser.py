@@ -140,7 +140,8 @@ def _listen(self:RunBrowser):
 @patch
 def _read(self:RunBrowser): # what lies on the disk
     self.runs = {r['name']: r for r in list_runs(self.experiments_dir)}
-    states, before = ['any state', *sorted({r['state'] for r in self.runs.values()})], self.states.value
+    states = ['any state', *sorted({r['state'] for r in self.runs.values()})]
+    before = self.states.value
     self.states.options = states
     if before in states: self.states.value = before
     self._fill()

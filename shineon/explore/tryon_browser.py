@@ -234,7 +234,9 @@ def dressed(self:TryOnBrowser,
 ) -> Iterator[dict]: # of `dressed_pictures`, a frame each
     "Dress a video"
     name, cloth, warp_name, network_name = key
-    video, checkpoint, bending = self.videos[name], self.checkpoints[network_name], self.warps[warp_name]
+    video = self.videos[name]
+    checkpoint = self.checkpoints[network_name]
+    bending = self.warps[warp_name]
     photo = self.photos[cloth] or video.cloth
     own = photo == video.cloth
     if not bending and not own: raise OptionError('to try on another garment a warp is needed', do='Choose a warp')
@@ -309,7 +311,8 @@ def tryon_of_run(
     root = layout_root(layout, options)
     if not root: raise OptionError('this run does not say where its data set lies', folder, 'Make a TryOnBrowser of it')
     warp = options.get('warp_checkpoint', '')
-    best, size = folder/'checkpoints'/'best.pt', {k: options[k] for k in ('fine_height', 'fine_width') if k in options}
+    best = folder/'checkpoints'/'best.pt'
+    size = {k: options[k] for k in ('fine_height', 'fine_width') if k in options}
     return TryOnBrowser(root, layout.name, checkpoints=[best], warp=warp, experiments_dir=folder.parent, **size)
 
 # %% ../../nbs/explore/76_tryon_browser.ipynb #3cdd944e

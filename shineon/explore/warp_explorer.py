@@ -190,7 +190,8 @@ def _set(self:WarpExplorer, offsets, fit=True): # and draw everything; `fit`: so
     if not self.same.value: self.own[self.player.slider.value] = offsets
     places, (h,w) = control_places(offsets), self.reader.size
     if fit: self._fit_margin(places.abs().max().item())
-    places = (places.numpy() + 1)/2*[w-1, h-1] + self.margin + .5
+    places = (places.numpy() + 1)/2*[w-1, h-1]
+    places = places + self.margin + .5
     self.garment.points = places[:,::-1].tolist() # row and column
     self._draw()
 
@@ -199,7 +200,8 @@ def _set(self:WarpExplorer, offsets, fit=True): # and draw everything; `fit`: so
 def _fit_margin(self:WarpExplorer, furthest): # the largest coordinate of a point, where 1 is the photo's edge
     h,w = self.reader.size
     longer = max(h, w)
-    self.margin = min(round(max(furthest - 1, 0)/2*longer), longer) + longer//10
+    beyond = round(max(furthest - 1, 0)/2*longer)
+    self.margin = min(beyond, longer) + longer//10
     self.garment_k = times_as_large(h + 2*self.margin, 1.2*self.height)
     self.garment.size, self.garment.radius = [h + 2*self.margin, w + 2*self.margin], (h + 2*self.margin)/80
 
@@ -220,7 +222,8 @@ def _draw(self:WarpExplorer):
     self.grid = self.tps(self.offsets)[0] # h w 2
     self.garment.show(grid_picture(self.photo, self.grid, self.garment_k, self.margin))
     self._draw_worn()
-    away = (self.grid - self.tps.base)*torch.tensor(self.reader.size[::-1])/2
+    size = torch.tensor(self.reader.size[::-1])
+    away = (self.grid - self.tps.base)*size/2
     self.words.say(f'The grid reads <b>{away.norm(dim=-1).mean():.1f}</b> pixels away on average; neighbouring '
                    f'intervals differ by <b>{grid_consistency(self.grid):.3f}</b> pixels (0: an affine map).')
 

@@ -35,7 +35,7 @@ from .garment import (CutGarment, cut_garment, frontal, garment_of_frame, read_p
                                      shows_person)
 from .person import (FolderAnnotator, Located, PersonAnnotator, PersonFrame, chosen_track,
                                     flow_to_previous, joints_box, tracks_of)
-from .sources import (Source, find_photos, find_sources, frame_rate, pair_garments,
+from .sources import (RawVideo, find_photos, find_sources, source_rate, pair_garments,
                                      person_of, plain_name, raw_frames, source_hash, split_persons)
 
 # %% ../../nbs/prepare/27_dataset.ipynb #cd29efc6
@@ -169,11 +169,11 @@ def _one_person(people, width, person): # joints of everybody in each frame -> `
 
 # %% ../../nbs/prepare/27_dataset.ipynb #a178700d
 def survey_video(
-    source:Source, # a video
+    source:RawVideo, # a video
     annotator:PersonAnnotator, # locates the person
 ) -> Survey:
     "Count a video's frames, and locate the person in about three a second; `DataError` where there is none"
-    every, broken, people, some = max(round(frame_rate(source)/3), 1), [], [], {}
+    every, broken, people, some = max(round(source_rate(source)/3), 1), [], [], {}
     n, size = 0, (0, 0)
     for n,picture in enumerate(ahead(_as_far_as_it_goes(raw_frames(source), broken)), 1):
         size = picture.shape[:2]
@@ -221,7 +221,7 @@ def recorded_ids(
 @dataclass(frozen=True)
 class Job:
     "A video to prepare"
-    source:Source # the raw video
+    source:RawVideo # the raw video
     mode:str # train or test
     photo:Path|None=None # of the garment worn; None: it is cut out of a frame
     fault:str='' # why nobody can tell which photo is meant

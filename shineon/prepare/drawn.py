@@ -98,7 +98,8 @@ def _planes(picture): # -> (3 3): each channel's value at the upper left edge, s
     y,x = np.mgrid[:h:step,:w:step]
     ones = np.stack([np.ones(x.size), x.ravel() + .5, y.ravel() + .5], 1)
     colours = picture[::step,::step].reshape(-1,3).astype(float)
-    rim = (np.abs(x - w/2) > .4*w) | (y < .1*h)
+    sides = np.abs(x - w/2) > .4*w
+    rim = sides | (y < .1*h)
     used = rim.ravel() & (colours > 2).all(1) & (colours < 253).all(1)
     for limit in (40, 20, 12, 8, 6, 6):
         if used.sum() < 100: break

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['class_names', 'limbs', 'pose_file', 'classes_file', 'parts_file', 'LiteModel', 'sigmoid', 'Fit', 'fit_into',
-           'in_picture', 'to_joints', 'BlazePose', 'warp_picture', 'Classes', 'SelfieClasses', 'Parts', 'from_cells',
-           'BodyPix', 'person_mask', 'nearest_label', 'limb_distances', 'part_labels', 'facing', 'part_chart',
-           'hem_row', 'lip_labels', 'load_pose', 'load_classes', 'load_parts', 'load_dis']
+           'in_picture', 'to_joints', 'BlazePose', 'warp_picture', 'Classes', 'SelfieClasses', 'PartScores',
+           'from_cells', 'BodyPix', 'person_shape', 'nearest_label', 'limb_distances', 'part_labels', 'facing',
+           'part_chart', 'hem_row', 'lip_labels', 'load_pose', 'load_classes', 'load_parts', 'load_dis']
 
 # %% ../../nbs/prepare/21_light.ipynb #c2fd40d7
 from dataclasses import dataclass
@@ -265,7 +265,7 @@ _part_of = np.array([DENSEPOSE[n] for n in ( # in the order of BodyPix
 
 # %% ../../nbs/prepare/21_light.ipynb #da7a647d
 @dataclass
-class Parts:
+class PartScores:
     "BodyPix's probabilities in one picture"
     person:np.ndarray # `(H W 1)`, float32, in cells: is there a person?
     parts:np.ndarray # `(H W 24)`, float32, in cells: which part, in the order of BodyPix
@@ -326,13 +326,13 @@ class BodyPix:
 
     def __call__(self,
         pictures:list[np.ndarray], # `(h w 3)` each, uint8
-    ) -> list[Parts]:
+    ) -> list[PartScores]:
         "Parts in each picture"
         return [self._parts(p) for p in pictures]
 
     def _parts(self, picture):
         out, fit = self.look(picture)
-        return Parts(sigmoid(out['segments']), sigmoid(out['part_heatmaps']), fit)
+        return PartScores(sigmoid(out['segments']), sigmoid(out['part_heatmaps']), fit)
 
 # %% ../../nbs/prepare/21_light.ipynb #ad68b648
 _posenet = ('nose left-eye right-eye left-ear right-ear left-shoulder right-shoulder left-elbow right-elbow '
@@ -410,7 +410,7 @@ def _people(self:BodyPix, picture):
 def _odd(n): return 2*round(n/2) + 1 # the odd number at or above
 
 # %% ../../nbs/prepare/21_light.ipynb #4173138e
-def person_mask(
+def person_shape(
     there:np.ndarray, # `(h w)`, float32 in [0, 1]: fine probability of a person
     coarse:np.ndarray, # `(h w)`, float32 in [0, 1]: coarse, but seldom wrong
     joints:np.ndarray, # `(18 3)`
@@ -640,11 +640,13 @@ def hem_row(
     above = rows.cumsum(0)
     whole, below = above[-1], above[-1] - above
     n_above, n_below, n = above.sum(1), below.sum(1), whole.sum()
-    enough = (np.minimum(n_above, n_below) > max(.03*n, 30)) & (np.arange(len(rows)) >= first)
+    enough = np.minimum(n_above, n_below) > max(.03*n, 30)
+    enough[:max(first, 0)] = False
     if not enough.any(): return None, 1.
     p = above/np.maximum(n_above, 1)[:,None]
     q = below/np.maximum(n_below, 1)[:,None]
-    gain = (n_above*_plogp(p) + n_below*_plogp(q))/n - _plogp(whole/n)
+    told = n_above*_plogp(p) + n_below*_plogp(q)
+    gain = told/n - _plogp(whole/n)
     row = int(np.where(enough, gain, -1).argmax())
     return row, float(np.sqrt(p[row]*q[row]).sum())
 
@@ -655,7 +657,8 @@ def _hem_score(image, cloth, joints): # (h w): above 0 where cloth of the trunk 
     length = hip - shoulder
     y = np.arange(cloth.shape[0], dtype=np.float32)[:,None]
     below = lambda row: np.clip((y - row)/(.12*length), -3, 3)*np.ones_like(cloth, np.float32)
-    trunk = cloth & (y > shoulder + .2*length) & (y < hip + 1.2*length)
+    near = (y > shoulder + .2*length) & (y < hip + 1.2*length)
+    trunk = cloth & near
     row, alike = hem_row(_colour_bins(image), trunk, round(shoulder + .5*length))
     if row is None or alike > .75: return below(hip) # one colour: tops usually end at the hips
     upper = trunk & (y < row - .04*length)
@@ -707,7 +710,8 @@ def _label_skin(labels, skin, near, joints, far): # by the nearest part; on the 
     shoulder, hip = _heights(joints, 'shoulder', 'hip')
     if shoulder is None or hip is None: return
     y = np.arange(labels.shape[0])[:,None]
-    low = skin & _table(_torso)[near] & (y > shoulder + .35*(hip - shoulder))
+    belly = y > shoulder + .35*(hip - shoulder)
+    low = skin & _table(_torso)[near] & belly
     if far.min() < _far: labels[low] = LIP['left-arm'] + far.argmin(0)[low]
 
 # %% ../../nbs/prepare/21_light.ipynb #9e4592e2

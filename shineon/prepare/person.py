@@ -26,7 +26,7 @@ from ..core.errors import DataError, OptionError, at_least
 from ..core.media import estimate_flow
 from ..data.labels import COCO
 from .annotators import annotator_for
-from .light import in_picture, part_chart, person_mask
+from .light import in_picture, part_chart, person_shape
 
 # %% ../../nbs/prepare/23_person.ipynb #a74d3c01
 @dataclass
@@ -299,7 +299,7 @@ def find_person(
     there, before = parse.there(size, ends), known.memory.get('there')
     if before is not None and known.flow is not None: there += .5*known.trust*(carried(before, known.flow) - there)
     known.memory['there'] = there
-    return person_mask(there, coarse, known.joints)
+    return person_shape(there, coarse, known.joints)
 
 # %% ../../nbs/prepare/23_person.ipynb #d9841ba9
 def _finished(result, known): # of an annotator -> array at the size of the picture
@@ -422,7 +422,7 @@ def tracks_of(
         for track in sorted(tracks, key=len, reverse=True):
             last = max(track)
             near = {k: _apart(boxes[last][track[last]], here[k]) for k in free}
-            if not near or min(near.values()) > .5 + .1*(i - last - 1): continue
+            if not near or min(near.values()) > .8 + .1*(i - last - 1): continue
             track[i] = min(near, key=near.get)
             free.remove(track[i])
         tracks += [{i: k} for k in sorted(free)]

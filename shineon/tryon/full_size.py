@@ -24,7 +24,8 @@ def _box(region, placement): # rows and columns of the source round a region; No
     for axis,at,scale,n in zip((1, 0), (placement.top, placement.left), placement.scale, placement.size):
         found = np.flatnonzero(region.any(axis))
         if not len(found): return None
-        first, last = (found[0] - .5 + at)/scale, (found[-1] + 1.5 + at)/scale # half a pixel more
+        first = (found[0] - .5 + at)/scale # half a pixel more
+        last = (found[-1] + 1.5 + at)/scale
         spans.append(slice(min(max(int(first), 0), n), min(max(ceil(last), 0), n)))
     return tuple(spans) if all(s.start < s.stop for s in spans) else None
 
@@ -94,7 +95,8 @@ def garment_canvas(
 # %% ../../nbs/tryon/54_full_size.ipynb #5806eeee
 def _warped(canvas, grid, placement, box): # garment of the box, `(Hb Wb 3)` uint8, through an enlarged grid `(h w 2)`
     import cv2
-    size, large = np.array(grid.shape[1::-1]), np.array(canvas.shape[1::-1])
+    size = np.array(grid.shape[1::-1])
+    large = np.array(canvas.shape[1::-1])
     pixels = (grid + 1)/2*(size - 1) # as `align_corners` has it: -1 and 1 are the middles of the outermost pixels
     pixels = ((pixels + .5)*(large/size) - .5).astype(np.float32)
     find = _enlarged(pixels, placement, box, smooth=False)
@@ -104,7 +106,8 @@ def _warped(canvas, grid, placement, box): # garment of the box, `(Hb Wb 3)` uin
 def _fade(placement, region): # `(1 h w)`, or 1: falling to 0 where the crop ends inside of the source frame
     whole, ends = np.ones([n + 8 for n in placement.out], np.float32), False # with a rim of 4
     for axis,(first,last) in enumerate(placement.shown):
-        at, n = (placement.top, placement.left)[axis], placement.size[axis]*placement.scale[axis]
+        at = (placement.top, placement.left)[axis]
+        n = placement.size[axis]*placement.scale[axis]
         here = np.moveaxis(whole, axis, 0)
         starts, stops = at + first > .5, at + last < n - .5 # in the middle of the source frame
         if starts: here[:4+first] = 0
@@ -127,7 +130,8 @@ def _layers(frame, region, placement, garment, kept): # `(h w 3)` in [0, 255]; w
 
 # %% ../../nbs/tryon/54_full_size.ipynb #dd36bdc8
 def _own_size(source, frame, region, kept): # the source frame is the network's: nothing has to be resampled
-    image, made = frame['image'][0,-1], frame['result'][0,-1]
+    image = frame['image'][0,-1]
+    made = frame['result'][0,-1]
     if not kept: made = keep_outside(made, image, soft_edge(torch.from_numpy(region).to(made.device)[None,None])[0])
     return np.where(region[...,None] > 0, to_uint8(made), source)
 
