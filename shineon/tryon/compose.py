@@ -99,11 +99,12 @@ def _wider(mask, pixels): # `(b n 1 h w)`
 def keep_background(
     frame:dict, # of a try-on, `(b n c h w)` each: `image`, `masked`; for an effect `parse`, `warped_cloth_mask`
     result:Tensor, # picture of a network, laid into the frame, `(b n 3 h w)`
-    near:int=4, # pixels round the person and the garment that still count as theirs
+    near:float=1/64, # room round the person and the garment that still counts as theirs, in frame heights
 ) -> dict: # `result`, and `masked` with a smaller region; empty where person or garment are not known
     "Take the frame where, in its region, neither the person was nor the new garment is"
     if not {'masked', 'parse', 'warped_cloth_mask'} <= frame.keys(): return {}
-    needed = _wider(frame['parse'] > 0, near).maximum(_wider(frame['warped_cloth_mask'] > .5, near))
+    pixels = max(round(near*result.shape[-2]), 1)
+    needed = _wider(frame['parse'] > 0, pixels).maximum(_wider(frame['warped_cloth_mask'] > .5, pixels))
     region = region_of(frame)*needed
     laid = keep_outside(result, frame['image'], soft_edge(region))
     return dict(result=laid, masked=with_masked(frame, region)['masked'])
