@@ -388,7 +388,8 @@ def _like(out, facts, shape): # to an open file: a track for pictures of this sh
     stream = out.add_stream('libx264', rate=facts['rate'] or 25)
     context = stream.codec_context
     context.height, context.width, context.pix_fmt, context.time_base = *shape[:2], form, facts['base']
-    context.options = dict(crf='18', preset='superfast')
+    # without B-frames the last picture is the last packet, whose length a player believes
+    context.options = dict(crf='18', preset='superfast', bf='0')
     for k,v in tags.items(): setattr(context, k, v)
     pixel = facts['pixel'] or 1 # width to height of a pixel
     if pixel != 1: context.sample_aspect_ratio = 1/pixel if facts['on_side'] else pixel

@@ -809,7 +809,7 @@ def people(self:BlazePose,
     pictures:list[np.ndarray], # `(h w 3)` each, uint8, of any size
 ) -> list[list[np.ndarray]]: # of each picture: joints `(18 3)` of each person
     "Joints of everybody in each picture, coarsely"
-    if callable(self.bodies): self.bodies = self.bodies()
+    if not hasattr(self.bodies, 'people'): self.bodies = self.bodies() # the second network, once it is needed
     return self.bodies.people(pictures)
 
 # %% ../../nbs/prepare/21_light.ipynb #c3a4effb
