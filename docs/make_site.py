@@ -91,7 +91,7 @@ def argument_table(arguments):
 def entry(export, notebook, depth=4):
     "An export as a directive of Sphinx's Python domain"
     name, fence = export.name.rpartition('.')[2], ':'*depth
-    value = f'\n:value: {export.signature}' if export.kind == 'data' and export.signature else ''
+    value = f'\n:value: {json.dumps(export.signature)}' if export.kind == 'data' and export.signature else ''
     brackets = export.signature if export.kind not in ('data', 'property') else ''
     directive = kinds[export.kind]
     if export.kind in ('method', 'property') and depth == 4: name = export.name # of a class from elsewhere

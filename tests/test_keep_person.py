@@ -100,7 +100,7 @@ def test_a_network_that_was_not_trained_so(tryon, vvt, tmp_path):
 
 def test_background_in_the_region(tryon, vvt, tmp_path):
     "It is the source's where neither the person nor the new garment is; a garment that is worn keeps the whole region"
-    for name,more in (('on', []), ('off', ['--no_keep_background'])):
+    for name,more in (('on', ['--keep_background']), ('off', [])):
         assert tryon('unet', '--out_fmt', 'png', *more, name=name)[0] == 0
     changed = dict(on=0, off=0)
     for cloth,video in pairs_of(vvt):
