@@ -102,6 +102,7 @@ def test_background_in_the_region(tryon, vvt, tmp_path):
     "It is the source's where neither the person nor the new garment is; a garment that is worn keeps the whole region"
     for name,more in (('on', ['--keep_background']), ('off', [])):
         assert tryon('unet', '--out_fmt', 'png', *more, name=name)[0] == 0
+        untouched(tmp_path/'test_results'/name, vvt) # beside the region, which is the same for all garments
     changed = dict(on=0, off=0)
     for cloth,video in pairs_of(vvt):
         for f in video.frames:
@@ -210,6 +211,7 @@ def test_framed_as_in_training(networks, tryon, files, large, tmp_path):
     said, region = dressed('close')
     assert 'videos framed as in the training data: 2 of 2' in said
     assert 'framed' not in dressed('usual', '--framing', 'off')[0]
+    dressed('background', '--keep_background')
     assert region[0].max() == 0 and region.any() # the region lies in the frame, at its size
 
 def test_a_raw_video(tryon, large, tmp_path):

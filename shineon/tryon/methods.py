@@ -109,7 +109,8 @@ def _method_frames(i, frame, outs, networks, truth, category, composed): # numbe
     others = composed and 'others' in frame and bool(frame['others'].any())
     unchanged = why_unchanged(frame)*bool(networks)
     region = region if region is None else region[:,-1]
-    return MethodFrames(i, frame | first, made, truth, drawn, region, unchanged, others)
+    whole = {k: frame[k] for k in ['masked'] if k in frame} # a network may have used a part of the region
+    return MethodFrames(i, frame | first | whole, made, truth, drawn, region, unchanged, others)
 
 # %% ../../nbs/tryon/53_methods.ipynb #7dfd1eba
 def dress_methods(

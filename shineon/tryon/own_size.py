@@ -154,7 +154,9 @@ def picture(self:OwnSize,
     if d.unchanged: return source
     frame = d.drawn[method]
     canvas = self.canvas if 'grid' in frame and 'mask' in frame else None
-    return full_size_frame(source, self.places[d.number], frame, canvas, kept=True)[0]
+    made = full_size_frame(source, self.places[d.number], frame, canvas, kept=True)[0]
+    if frame.get('masked') is d.frame.get('masked'): return made
+    return np.where(self.region(d)[...,None] > 0, made, source) # edges of a smaller region may round otherwise
 
 # %% ../../nbs/tryon/57_own_size.ipynb #3e1c00f7
 @patch
