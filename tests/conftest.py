@@ -1,10 +1,12 @@
 "What the tests share: a small sample set, a trained warp and try-on network, ways to call the command line"
-import json, os, shlex, shutil, signal, subprocess, sys, types
+import json, os, shlex, shutil, signal, subprocess, sys, tempfile, types
 from pathlib import Path
 
 import pytest
 import shineon # noqa: F401 (before fastai and torchvision)
 from filelock import FileLock
+
+import forks
 
 repo = Path(__file__).resolve().parent.parent
 # tests in the background of a script ignore Ctrl-C, and so would what they start
@@ -13,6 +15,10 @@ size = ['--fine_height', '128', '--fine_width', '64']
 small = [*size, *'--ngf 4 --batch_size 4 --workers 0 --val_fraction 0.34 --val_check_interval 1.0'.split(),
          *'--seed 5 --gpu_ids -1'.split()]
 short = '--keep_epochs 1 --decay_epochs 1 --display_count 1'.split()
+
+def pytest_configure(config):
+    "Where commands come from, for all processes of this session"
+    if forks.possible and not hasattr(config, 'workerinput'): forks.announce(tempfile.mkdtemp(prefix='shineon-tests-'))
 
 # made once a session, also where several processes of pytest share the tests
 
@@ -44,9 +50,12 @@ def broken(vvt, tmp_path):
 
 @pytest.fixture(scope='session')
 def shineon_command():
-    "Run the command line in a process of its own: `status`, `out`, `err`"
+    "Run the command line in a process of its own: `status`, `out`, `err`; where `env` says more, Python begins anew"
     def run(*args, cwd, **env):
         kept = {k: v for k,v in os.environ.items() if k != 'MPLBACKEND'} # kernels choose how to draw into notebooks
+        if forks.possible and not env:
+            status, out, err = forks.run_command(args, cwd, kept, timeout=300)
+            return types.SimpleNamespace(status=status, out=out, err=err)
         p = subprocess.run([sys.executable, '-m', 'shineon.cli.main', *map(str, args)], cwd=cwd, env=kept | env,
                            capture_output=True, text=True, timeout=300)
         return types.SimpleNamespace(status=p.returncode, out=p.stdout, err=p.stderr)

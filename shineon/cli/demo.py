@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .notebooks import execute, train_notebook
+from .notebooks import execute, network_option, train_notebook
 from ..core.errors import DataError, OptionError
 from ..core.plugins import load_plugins
 from ..core.run_folder import run_folder
@@ -25,18 +25,19 @@ MEASURED = ['ssim', 'ssim_region', 'psnr', 'l1', 'l1_region', 'lpips', 'warping_
             'flicker', 'flicker_region', 'flicker_outside']
 
 # %% ../../nbs/cli/84_demo.ipynb #ac940894
-WARP = dict(ngf=24, lr=5e-4, batch_size=4, steps=700, init_type='kaiming', grid_reg=.3)
+WARP = dict(person_inputs=['masked', 'densepose'], cloth_inputs=['cloth', 'cloth_mask'], # what it sees
+            ngf=24, finest=8, lr=5e-4, batch_size=4, steps=700, init_type='kaiming', grid_reg=.1, wt_cloth_mask=.25)
 
 # %% ../../nbs/cli/84_demo.ipynb #09ac7dc5
-UNET = dict(person_inputs=['masked', 'densepose'], keep_person=True, wt_l1=4., # it draws a fifth of the frame
-            ngf=24, lr=2e-3, batch_size=4, steps=700, init_type='kaiming', wt_vgg=0., activation='gelu')
+UNET = dict(person_inputs=['masked', 'densepose'], keep_person=True, ngf=24, lr=2e-3, batch_size=4, steps=700, init_type='kaiming', activation='gelu',
+            wt_l1=0., wt_vgg=0., wt_region=1., wt_ssim=.25, wt_mask=.3) # it draws a fifth of the frame
 
 # %% ../../nbs/cli/84_demo.ipynb #93e5dec4
 SAMS = dict(person_inputs=['masked', 'densepose'], encoder_input='densepose', # what it sees
-            keep_person=True, wt_l1=20.,
-            n_frames_total=2, flow_warp=True, grow='last half', # of its epochs: clips of two frames
+            keep_person=True, show_cloth=True, wt_l1=0., wt_vgg=0., wt_region=4., wt_ssim=1., wt_mask=.4,
+            n_frames_total=2, grow='last half', # of its epochs: clips of two frames
             ngf_pow_outer=3, ngf_pow_inner=7, num_middle=1, spade_hidden=16, activation='swish', init_type='kaiming',
-            lr=3e-3, batch_size=2, steps=500, epochs=4, ema=.9, wt_vgg=0.,
+            lr=3e-3, batch_size=2, steps=500, epochs=4, ema=.9,
             lr_D=1e-3, ndf=16, n_layers_D=3, wt_multiscale=.1, wt_temporal=.1, wt_feat=2.) # critics
 
 # %% ../../nbs/cli/84_demo.ipynb #4a89dd5b
@@ -172,7 +173,7 @@ def train(self:Demo,
     training = dict(val_fraction=val_fraction, display_count=40, val_check_interval=1.)
     for name,settings in networks.items():
         self.say(f'training {name}' + ' on the garments it warps'*bool(warp))
-        options = training_options(settings, frames)
+        options = training_options(settings, frames) | network_option(name)
         result = self.run(train_notebook(name), **self.data, **training, **options, **warp)
         checkpoints[name] = result['checkpoint']
         if NETWORKS[name].role == 'warp': warp = dict(warp_checkpoint=result['checkpoint'])
@@ -218,7 +219,7 @@ def demo(
     "Test videos in other garments, measured and compared; with `train` everything from the beginning, small"
     steps = Demo(out, seed, plugins)
     if data: steps.use_data(Path(data))
-    if train: networks = networks or dict(warp=WARP, unet=UNET, sams=SAMS)
+    if train: networks = networks or dict(appearance_flow=WARP, unet=UNET, sams=SAMS)
     else: networks = shipped_networks()
     steps.n_steps = 2 + (not data) + train*len(networks)
     if not data: steps.use_sample(train, sample)

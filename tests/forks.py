@@ -1,0 +1,239 @@
+"""Processes that begin with everything imported: a server forks them, for tests that start many commands and kernels.
+
+Each command and each kernel is a process of its own, as it is for a user; it is spared the ten seconds in which Python
+imports torch, fastai and Jupyter. Tests of signals, launchers, environments and the start itself begin Python anew."""
+import array, importlib, json, os, select, signal, socket, subprocess, sys, threading, time, traceback
+from contextlib import suppress
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+possible = sys.platform == 'linux'
+# `shineon` before torchvision
+imported = ('shineon', 'torch', 'fastai.vision.all', 'fastcore.test', 'matplotlib.pyplot', 'papermill', 'anywidget',
+            'ipykernel.kernelapp', 'ipywidgets', 'av', 'cv2', 'torchmetrics', 'torch.utils.tensorboard', 'torchvision',
+            'shineon.cli.main', 'shineon.models.networks', 'shineon.data.layouts', 'shineon.train.learner')
+
+
+# What runs in a new process
+
+def command(argv):
+    "As `python -m shineon.cli.main`"
+    sys.path.insert(0, os.getcwd())
+    sys.argv = ['shineon', *argv]
+    return importlib.import_module('shineon.cli.main').main(argv)
+
+
+def kernel(argv):
+    "A notebook's kernel; pictures go into its outputs"
+    import matplotlib
+    from ipykernel.kernelapp import launch_new_instance
+    sys.argv = ['kernel', *argv]
+    os.environ['MPLBACKEND'] = 'module://matplotlib_inline.backend_inline'
+    matplotlib.use(os.environ['MPLBACKEND'])
+    launch_new_instance(argv)
+
+
+def settle(request, streams):
+    "Take the folder, the environment and the streams that were asked for, and signals as a new Python has them"
+    for number, fd in enumerate(streams): os.dup2(fd, number)
+    os.closerange(3, 256)
+    kernels_by_fork()
+    for s in (signal.SIGTERM, signal.SIGCHLD): signal.signal(s, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(request['env'])
+    os.chdir(request['cwd'])
+    for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+        stream = open(number, 'w' if number else 'r', encoding='utf8', closefd=False)
+        setattr(sys, name, stream), setattr(sys, f'__{name}__', stream)
+
+
+def run(request, streams):
+    "Do what was asked for; this process ends with it"
+    status = 1
+    try:
+        settle(request, streams)
+        status = dict(command=command, kernel=kernel)[request['kind']](request['argv']) or 0
+    except SystemExit as e:
+        status = e.code if isinstance(e.code, int) else int(e.code is not None)
+        if isinstance(e.code, str): print(e.code, file=sys.stderr)
+    except BaseException: traceback.print_exc()
+    finally:
+        with suppress(BaseException): threading._shutdown()
+        with suppress(BaseException): importlib.import_module('atexit')._run_exitfuncs()
+        for s in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError): s.flush()
+        os._exit(status)
+
+
+# The server
+
+def request_of(connection):
+    "A request, and the file descriptors of its streams"
+    data, ancillary, *_ = connection.recvmsg(1 << 20, socket.CMSG_LEN(3*array.array('i').itemsize))
+    streams = array.array('i')
+    for _, _, fds in ancillary: streams.frombytes(fds)
+    while not data.endswith(b'\n'): data += connection.recv(1 << 20)
+    return json.loads(data), streams
+
+
+def in_a_session_of_its_own(request, streams):
+    "Fork the process that was asked for: its number, once signals to its group meet nobody else"
+    begun, begins = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        os.close(begins)
+        run(request, streams)
+    os.close(begins)
+    os.read(begun, 1)
+    os.close(begun)
+    return pid
+
+
+def keep(connection):
+    "Start the process that a connection asks for, say its number, then its exit status; it ends when nobody waits for it"
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    request, streams = request_of(connection)
+    pid = in_a_session_of_its_own(request, streams)
+    connection.sendall(f'{pid}\n'.encode())
+    for fd in streams: os.close(fd)
+    ended, poll = os.pidfd_open(pid), select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.register(connection, select.POLLHUP)
+    if not any(fd == ended for fd, _ in poll.poll()): os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with suppress(OSError): connection.sendall(f'{status}\n'.encode())
+
+
+def kept_by_another(connection, asked):
+    "Answer in a process of its own, so that the server, which hears of requests through `asked`, is free at once"
+    if not os.fork():
+        asked.close()
+        connection.settimeout(None)
+        try: keep(connection)
+        finally: os._exit(0)
+    connection.close()
+
+
+def serve(path, owner):
+    "Answer requests at the socket `path` as long as the process `owner` lives"
+    for name in imported: importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN) # nobody waits for those who keep a process
+    asked = socket.socket(socket.AF_UNIX)
+    asked.bind(path)
+    asked.listen(64)
+    asked.settimeout(1)
+    while Path(f'/proc/{owner}').exists():
+        try: connection = asked.accept()[0]
+        except TimeoutError: continue
+        kept_by_another(connection, asked)
+
+
+# Who asks
+
+def announce(folder):
+    "Say to this process and its children where the server will be: they start it when they first need it"
+    os.environ.update(SHINEON_FORKS=f'{folder}/forks', SHINEON_FORKS_OWNER=str(os.getpid()))
+
+
+def connect():
+    "A connection to the server, which the first one to ask starts"
+    from filelock import FileLock
+    path = os.environ['SHINEON_FORKS']
+    def there():
+        connection = socket.socket(socket.AF_UNIX)
+        try: connection.connect(path)
+        except OSError: return connection.close()
+        return connection
+    if found := there(): return found
+    with FileLock(f'{path}.lock'):
+        if found := there(): return found
+        words = [sys.executable, __file__, path, os.environ['SHINEON_FORKS_OWNER']]
+        server = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+        while not (found := there()):
+            assert server.poll() is None, 'the server of processes did not start'
+            time.sleep(.1)
+    return found
+
+
+class Process:
+    "A process of the server's, with what `subprocess.Popen` has"
+    stdin = stdout = stderr = None
+    def __init__(self, connection, kind, argv, cwd, env, streams):
+        self.connection, self.args, self.returncode, self.said = connection, argv, None, b''
+        request = dict(kind=kind, argv=[*map(str, argv)], cwd=str(cwd or os.getcwd()), env=env)
+        fds = array.array('i', [s if isinstance(s, int) else s.fileno() for s in streams])
+        self.connection.sendmsg([json.dumps(request).encode() + b'\n'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        self.pid = int(self.line())
+
+    def line(self):
+        while b'\n' not in self.said:
+            more = self.connection.recv(64)
+            if not more: return b'-9' # the server was killed, and all that it kept
+            self.said += more
+        line, _, self.said = self.said.partition(b'\n')
+        return line
+
+    def poll(self):
+        if self.returncode is None and select.select([self.connection], [], [], 0)[0]: self.wait()
+        return self.returncode
+
+    def wait(self, timeout=None):
+        if self.returncode is not None: return self.returncode
+        if not select.select([self.connection], [], [], timeout)[0]: raise subprocess.TimeoutExpired(self.args, timeout)
+        self.returncode = int(self.line())
+        self.connection.close()
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None: os.kill(self.pid, number)
+
+    def terminate(self): self.send_signal(signal.SIGTERM)
+
+    def kill(self): self.send_signal(signal.SIGKILL)
+
+
+def nursery():
+    """A child of this process that forks kernels, before this process has threads or an event loop: a socket to it.
+
+    They descend from this process, which is what a run's lock asks for."""
+    here, there = socket.socketpair()
+    if os.fork():
+        there.close()
+        return here
+    here.close()
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while fds := socket.recv_fds(there, 1, 1)[1]: kept_by_another(socket.socket(fileno=fds[0]), there)
+    os._exit(0)
+
+
+def kernels_by_fork():
+    "Let Jupyter's kernels that this process starts be forks of it as it is now"
+    from jupyter_client.provisioning import local_provisioner
+    asked = nursery()
+    def launch_kernel(cmd, cwd=None, env=None, stdout=None, stderr=None, **kw):
+        here, there = socket.socketpair()
+        socket.send_fds(asked, [b'.'], [there.fileno()])
+        there.close()
+        streams = (s or f for s, f in zip((stdout, stderr), (sys.__stdout__, sys.__stderr__)))
+        with open(os.devnull) as nothing:
+            return Process(here, 'kernel', cmd[cmd.index('-f'):], cwd, env or dict(os.environ), (nothing, *streams))
+    local_provisioner.launch_kernel = launch_kernel
+
+
+def run_command(argv, cwd, env, timeout):
+    "`shineon` with some words: exit status, what it printed, what it complained about"
+    import tempfile
+    with open(os.devnull) as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = Process(connect(), 'command', argv, cwd, env, (nothing, out, err))
+        try: status = process.wait(timeout)
+        except subprocess.TimeoutExpired: process.kill(); raise
+        for f in (out, err): f.seek(0)
+        return status, *(f.read().decode(errors='replace') for f in (out, err))
+
+
+if __name__ == '__main__':
+    sys.path[:] = [str(root), *(p for p in sys.path if p != str(Path(__file__).parent))]
+    serve(sys.argv[1], sys.argv[2])
