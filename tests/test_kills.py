@@ -53,6 +53,7 @@ def check_kills(vvt, tmp_path, kills):
     whole, killed = (json.loads((f/'metrics.json').read_text()) for f in folders)
     assert all(whole[k] == killed[k] for k in whole if k not in ('seconds', 'checkpoint'))
 
+@pytest.mark.long
 def test_killed_three_times(vvt, tmp_path): check_kills(vvt, tmp_path, 3)
 
 @pytest.mark.long

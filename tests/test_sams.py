@@ -265,6 +265,7 @@ def one_clip(video):
     clip = {k: v for k,v in reader(video, 8, n=2).items() if isinstance(v, torch.Tensor)}
     return clip | dict(warped_cloth=clip['im_cloth'])
 
+@pytest.mark.long
 def test_learns_a_real_clip(real):
     from shineon.data.layouts import vvt_videos
     before, after = overfit(one_clip(vvt_videos(real/'vvt', 'train')[0]))
@@ -277,6 +278,7 @@ def test_learns_a_sample_clip(tmp_path):
     before, after = overfit(one_clip(vvt_videos(root)[0]))
     assert after < before/4, (before, after)
 
+@pytest.mark.long
 def test_attention_fits_into_memory():
     "A forward at 256x192 with attention in the last layer of the decoder: less than 6 GB for the whole process"
     code = '''
