@@ -32,19 +32,20 @@ def test_presets_are_the_description_s_commands(name, command, apart, asked):
 
 def test_small_presets_are_the_demo_s():
     from shineon.cli import demo
-    for name,settings in dict(warp_cpu=demo.WARP, unet_cpu=demo.UNET, sams_cpu=demo.SAMS).items():
+    for name,settings in dict(flow_cpu=demo.WARP, unet_cpu=demo.UNET, sams_cpu=demo.SAMS).items():
         values = read_preset(name)[1]
         plan = ('steps', 'epochs', 'grow') # which the demo works out from the size of the data
         assert {k: values[k] for k in settings if k not in plan} == {k: v for k,v in settings.items() if k not in plan}
 
-@pytest.mark.parametrize('name', ['warp_cpu', 'unet_cpu', 'sams_cpu'])
+@pytest.mark.parametrize('name', ['warp_cpu', 'flow_cpu', 'unet_cpu', 'sams_cpu'])
 def test_small_presets_run(name, vvt, in_process, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     sams = ['--image_scale', '.5', '--fine_height', '64', '--fine_width', '32', '--ngf_pow_inner', '4']
     size = sams if name == 'sams_cpu' else ['--fine_height', '128', '--fine_width', '64', '--ngf', '4']
     assert main(['train', '--preset', name, '--name', 'x', '--vvt_dataroot', str(vvt), '--fast_dev_run', *size]) == 0
     run = read_run(tmp_path/'experiments'/'x')
-    assert run['state'] == 'finished' and run['notebook'] == 'train_' + name.removesuffix('_cpu')
+    notebook = dict(flow_cpu='train_warp').get(name) or 'train_' + name.removesuffix('_cpu')
+    assert run['state'] == 'finished' and run['notebook'] == notebook
     asked = run['options'] | run['asked']
     assert all(asked[k] == v for k,v in read_preset(name)[1].items() if k not in ('model', 'ngf', 'ngf_pow_inner'))
 
