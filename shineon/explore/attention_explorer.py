@@ -129,7 +129,7 @@ class AttentionExplorer(widgets.HBox):
         self._find(model, networks or {})
         self._add_controls()
         self._begin()
-        super().__init__([self.picture, widgets.VBox(self._rows, layout=dict(margin='0 0 0 8px', width='340px'))])
+        super().__init__([self.picture, widgets.VBox(self._rows, layout=dict(margin='0 0 0 8px', width='400px'))])
         self._listen()
 
 # %% ../../nbs/explore/71_attention_explorer.ipynb #e87b1fe0
@@ -175,14 +175,20 @@ def _add_controls(self:AttentionExplorer):
     self.layer = widgets.Dropdown(description='layer')
     self.opacity = widgets.FloatSlider(.5, min=0, max=1, step=.05, description='opacity')
     self.over = widgets.Dropdown(options=['image','result'], description='over')
-    narrow = dict(button_width='70px')
-    self.sets = widgets.ToggleButtons(options=['first','second'], description='click sets', style=narrow)
-    self.pair = widgets.ToggleButtons(options=['beside','in colours'], description='two maps', style=narrow)
-    self.alone = widgets.Button(description='one pixel only', layout=dict(margin='0 0 0 92px'))
+    width = dict(button_width='90px')
+    self.sets = widgets.ToggleButtons(options=['first','second'], style=width)
+    self.pair = widgets.ToggleButtons(options=['beside','in colours'], style=width)
+    self.alone = widgets.Button(description='one pixel only', layout=dict(margin='2px 0 0 92px', width='188px'))
     self.picture, self.words, self.job = ClickPicture(), Notice(), JobBar()
     widgets.link((self.sets, 'index'), (self.picture, 'sets'))
     choices = [self.network, self.note, self.video, self.player, self.layer, self.opacity, self.over]
-    self._rows = [*choices, self.sets, self.pair, self.alone, self.words, self.job]
+    pixels = [_named('click sets', self.sets), _named('two maps', self.pair), self.alone]
+    self._rows = [*choices, *pixels, self.words, self.job]
+
+# %% ../../nbs/explore/71_attention_explorer.ipynb #9da15786
+def _named(name, widget): # as sliders and menus are
+    label = widgets.Label(name, layout=dict(width='88px', display='flex', justify_content='flex-end'))
+    return widgets.HBox([label, widget])
 
 # %% ../../nbs/explore/71_attention_explorer.ipynb #7316e355
 @patch
@@ -217,6 +223,7 @@ def _go(self:AttentionExplorer): # to the chosen frame of the chosen video and n
     n = i + 1 if stream is None else len(stream.missing(i)) # frames to draw
     if not n:
         self.job.stop()
+        self.job.words.say('') # what was wrong with another choice
         return self._show(key, i)
     self.words.say(self._about()) # what is shown until then
     return self.job.start(self._way(key, i), n, f'drawing frame {i}')
