@@ -159,9 +159,9 @@ def test_attention_explorer(notebook):
     n.changes(picture, lambda: n.press('opacity', 'ArrowRight'))
     picture.click(position=dict(x=200, y=150), modifiers=['Shift'])
     n.page.get_by_text('The two maps share').last.wait_for()
-    n.changes(beside, lambda: beside.click(position=dict(x=30, y=300)))
+    n.changes(beside, lambda: beside.click(position=dict(x=30, y=150)))
     n.button('second').click() # now any click sets the second one
-    n.changes(beside, lambda: picture.click(position=dict(x=250, y=60)))
+    n.changes(beside, lambda: picture.click(position=dict(x=150, y=60)))
     n.changes(picture, lambda: n.page.locator('.widget-play').last.locator('button').first.click()) # it plays
 
 def test_data_browser(notebook):

@@ -10,7 +10,7 @@ from PIL import Image
 from shineon.core.run_folder import close_run, open_run
 from shineon.data.layouts import vvt_videos
 from shineon.core.ops import to_uint8
-from shineon.explore.attention import attention_picture, overlap, pair_colours, pair_picture
+from shineon.explore.attention import attention_picture, pair_colours, pair_picture, shared_attention
 from shineon.explore.attention_explorer import AttentionExplorer, attention_names, explore_attention
 from shineon.explore.run_browser import RunBrowser
 from shineon.models.files import load_model, save_model
@@ -127,7 +127,7 @@ def test_a_second_pixel(vvt, checkpoints):
     explorer.picture.set_state(dict(place=[60,32]))
     assert explorer.picture.beside == b'' and 'share' not in plain(explorer.words)
     explorer.picture.set_state(dict(second=[20,32]))
-    common = overlap(*explorer.maps)
+    common = shared_attention(*explorer.maps)
     assert 0 <= common < 1 and f'share {common:.0%} of their weight' in plain(explorer.words)
     explorer.picture.set_state(dict(second=[60,32]))
     assert 'share 100% of their weight' in plain(explorer.words)
