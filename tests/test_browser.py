@@ -149,10 +149,20 @@ def drag(page, circle, right, down):
 
 def test_attention_explorer(notebook):
     n = notebook('71_attention_explorer')
-    picture = n.page.locator('img[style*="crosshair"]').last
+    names = 'where the pixel looks', 'where the second pixel looks'
+    picture, beside = (n.page.get_by_alt_text(name, exact=True).last for name in names)
     picture.scroll_into_view_if_needed()
+    n.button('one pixel only').click()
+    n.button('beside').click()
+    beside.wait_for(state='hidden')
     n.changes(picture, lambda: picture.click(position=dict(x=60, y=200)))
     n.changes(picture, lambda: n.press('opacity', 'ArrowRight'))
+    picture.click(position=dict(x=200, y=150), modifiers=['Shift'])
+    n.page.get_by_text('The two maps share').last.wait_for()
+    n.changes(beside, lambda: beside.click(position=dict(x=30, y=150)))
+    n.button('second').click() # now any click sets the second one
+    n.changes(beside, lambda: picture.click(position=dict(x=150, y=60)))
+    n.changes(picture, lambda: n.page.locator('.widget-play').last.locator('button').first.click()) # it plays
 
 def test_data_browser(notebook):
     n = notebook('72_data_browser')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['looks', 'network_role', 'found_networks', 'dressed_pictures', 'frame_figures', 'look_at', 'TryOnBrowser',
-           'figures_table', 'tryon_of_run']
+           'short_name', 'figures_table', 'data_of_run', 'tryon_of_run']
 
 # %% ../../nbs/explore/76_tryon_browser.ipynb #b1ea1c18
 import threading
@@ -143,13 +143,16 @@ def _find(self:TryOnBrowser, experiments_dir, checkpoints, warp): # the networks
     if warp: load_model(warp, 'warp')
     self.checkpoints = {'paste': ''} | found_networks('tryon', experiments_dir)
     known = list(self.checkpoints.values())
-    self.checkpoints |= {_name_of(c): c for c in map(str, checkpoints) if c not in known}
+    self.checkpoints |= {short_name(c): c for c in map(str, checkpoints) if c not in known}
     self.warps = found_networks('warp', experiments_dir)
-    if warp and str(warp) not in self.warps.values(): self.warps[_name_of(warp)] = str(warp)
+    if warp and str(warp) not in self.warps.values(): self.warps[short_name(warp)] = str(warp)
     self.warps['warped garments of the data set'] = ''
 
 # %% ../../nbs/explore/76_tryon_browser.ipynb #305d6a4c
-def _name_of(checkpoint): # a short one
+def short_name(
+    checkpoint:str|Path, # a file, or one of `weights_names`
+) -> str: # the name of its run where it lies in one
+    "A short name for a checkpoint"
     path = Path(checkpoint)
     return path.parent.parent.name if path.parent.name == 'checkpoints' else path.stem
 
@@ -301,19 +304,28 @@ def figures_table(
     return f'<table><tr><th>this frame (mean)</th>{head}</tr>{rows}</table>'
 
 # %% ../../nbs/explore/76_tryon_browser.ipynb #b30364fc
+def data_of_run(
+    run:dict, # of `read_run`
+) -> tuple[str,str]: # root; name of the layout
+    "The data set that a run was trained on"
+    options = run['options']
+    layout = LAYOUTS[options['dataset']]
+    layout = LAYOUTS[layout.validates] if layout.validates else layout # of several sets that are trained on together
+    root, do = layout_root(layout, options), 'Open the data set yourself, and name the checkpoint'
+    if not root: raise OptionError('this run does not say where its data set lies', run['folder'], do)
+    return root, layout.name
+
+# %% ../../nbs/explore/76_tryon_browser.ipynb #1691b38b
 def tryon_of_run(
     run:dict, # of `read_run`
 ) -> TryOnBrowser: # on the test videos of its data set
     "The try-on browser for a run's network"
     options, folder = run['options'], Path(run['folder'])
-    layout = LAYOUTS[options['dataset']]
-    layout = LAYOUTS[layout.validates] if layout.validates else layout # of several sets that are trained on together
-    root = layout_root(layout, options)
-    if not root: raise OptionError('this run does not say where its data set lies', folder, 'Make a TryOnBrowser of it')
+    root, layout = data_of_run(run)
     warp = options.get('warp_checkpoint', '')
     best = folder/'checkpoints'/'best.pt'
     size = {k: options[k] for k in ('fine_height', 'fine_width') if k in options}
-    return TryOnBrowser(root, layout.name, checkpoints=[best], warp=warp, experiments_dir=folder.parent, **size)
+    return TryOnBrowser(root, layout, checkpoints=[best], warp=warp, experiments_dir=folder.parent, **size)
 
 # %% ../../nbs/explore/76_tryon_browser.ipynb #3cdd944e
 def _dresses(run): # has it a network that dresses people?
