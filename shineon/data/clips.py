@@ -15,6 +15,7 @@ from fastcore.basics import patch
 
 from ..core.errors import DataError, OptionError, at_least
 from ..core.media import read_picture
+from ..core.memory import keep_freed_memory
 from ..core.ops import colour_table, look_up, planes
 from .augment import Augment, Augmentation
 from .cache import Recent, VideoCache
@@ -197,6 +198,7 @@ class Clips:
         self.ends = np.cumsum([len(v.frames) for v in videos])
     def __len__(self): return int(self.ends[-1]) if len(self.ends) else 0
     def __getitem__(self, i):
+        keep_freed_memory() # new memory costs more than the clip that is written to it
         clip, number = self.numbers(i)
         change = self.augment(self.epoch, number) if self.augment else None
         return self.reader(*self.locate(clip), n=self.n, change=change)

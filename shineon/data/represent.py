@@ -44,29 +44,25 @@ def _cut_out(image, parse, ids, ground, out): # to `out`: `image` where `parse` 
     shown = pixels & inside if ground < 0 else pixels | ~inside
     look_up(shown, colour_table, out.numpy())
 
-# %% ../../nbs/data/11_represent.ipynb #5795472a
-@cache
-@torch.inference_mode(False) # they may serve a training later
-def _shrunk(n, k): # matrices that shrink n pixels to k, averaging, and enlarge them again, `(k n)` and `(n k)`
-    here, there = torch.eye(n)[None,None], torch.eye(k)[None,None]
-    down = F.interpolate(here, (k,n), mode='area')
-    up = F.interpolate(there, (n,k), mode='bilinear', align_corners=False)
-    return down[0,0], up[0,0]
+# %% ../../nbs/data/11_represent.ipynb #2137832d
+def _blurred_exactly(labels, out): # the same where all weights are fractions of 2, so that nothing is rounded
+    import cv2 # late: only who reads frames loads it
+    n,_,h,w = labels.shape
+    body = (labels > 0).view(np.uint8).reshape(n, h//16, 16, w)
+    columns = body.sum(2, dtype=np.uint8).reshape(n, h//16, w//16, 16)
+    small = np.float32(columns.sum(3, dtype=np.int32))/128 - 1 # of 256 pixels each
+    for cells,o in zip(small, out[:,0].numpy()): cv2.resize(cells, (w,h), o, interpolation=cv2.INTER_LINEAR)
 
 # %% ../../nbs/data/11_represent.ipynb #dbf943af
-def _blurred(body, shrink): # body `(n 1 h w)`, 1 or 0: shrunk and enlarged, from -1 to 1
-    h,w = body.shape[-2:]
+def _blurred(parse, shrink, out): # to `out`: the silhouette `(n 1 h w)`, shrunk and enlarged, from -1 to 1
+    h,w = parse.shape[-2:]
+    if shrink == 16 and h % 16 == w % 16 == 0 and not parse.is_cuda: return _blurred_exactly(_labels(parse), out)
     small = max(h//shrink, 1), max(w//shrink, 1)
-    if shrink == 16 and h % 16 == w % 16 == 0 and body.device.type == 'cpu': # fractions of 2: nothing is rounded
-        (down,up), (down_w,up_w) = _shrunk(h, small[0]), _shrunk(w, small[1])
-        body = down @ body @ (2*down_w.T) - 1 # n 1 h/16 w/16
-        return up @ body @ up_w.T
-    body = F.interpolate(body, small, mode='area')
-    return F.interpolate(body, (h,w), mode='bilinear', align_corners=False)*2 - 1
+    body = F.interpolate((parse > 0).float(), small, mode='area') # n 1 h/16 w/16
+    body = F.interpolate(body, (h,w), mode='bilinear', align_corners=False)
+    torch.mul(body, 2, out=out).sub_(1)
 
 # %% ../../nbs/data/11_represent.ipynb #7e67ff32
-_any = tuple(range(1, 256)) # labels of a person
-
 def agnostic(
     image:Tensor, # frames, `(n 3 h w)`, in [-1, 1], or their bytes
     parse:Tensor, # LIP labels, `(n 1 h w)`
@@ -75,7 +71,7 @@ def agnostic(
     "The person without the garment's colour or outline (CP-VTON's cloth-agnostic representation)"
     n,_,h,w = image.shape
     out = torch.empty(n, 4, h, w, device=image.device)
-    out[:,:1] = _blurred(isin(parse, _any), shrink)
+    _blurred(parse, shrink, out[:,:1])
     _cut_out(image, parse, keep_ids, -1, out[:,1:])
     return out
 
@@ -120,6 +116,14 @@ def _masked_input(files, category='upper', region_margin=.05, region_hem=.1, **_
 INPUTS.add(Input('masked', 4, _masked_input, ('image','parse'), draw=draw_masked,
                  maybe=('keypoints','densepose','region')))
 
+# %% ../../nbs/data/11_represent.ipynb #12ed1aa5
+def _draw_squares(maps, joints, radius): # a frame's, `(18 h w)`, `(18 3)`
+    found = (joints[:,2] > 0) & np.isfinite(joints).all(1)
+    centres = np.rint(joints[found,:2]).astype(np.int64)
+    first, end = np.maximum(centres - radius, 0), np.maximum(centres + radius + 1, 0)
+    squares = zip(np.flatnonzero(found).tolist(), first.tolist(), end.tolist())
+    for j, (x0,y0), (x1,y1) in squares: maps[j, y0:y1, x0:x1] = 1
+
 # %% ../../nbs/data/11_represent.ipynb #2872e619
 def pose_maps(
     joints:Tensor, # `(n 18 3)`: x, y in pixels, confidence (0: not found)
@@ -127,13 +131,12 @@ def pose_maps(
     radius:int=5, # squares have side `2*radius+1`
 ) -> Tensor: # `(n 18 h w)`: 1 in a joint's square, -1 elsewhere
     "A filled square round each joint found (CP-VTON's pose heat map)"
-    maps = torch.full((*joints.shape[:2], height, width), -1.).numpy() # n 18 h w; NumPy fills faster
-    found = (joints[...,2] > 0) & joints.isfinite().all(-1) # n 18
-    centres = joints[found][:,:2].round().int()
-    first, end = (centres-radius).clamp(0), (centres+radius+1).clamp(0)
-    squares = zip(found.nonzero().tolist(), first.tolist(), end.tolist())
-    for (i,j), (x0,y0), (x1,y1) in squares: maps[i, j, y0:y1, x0:x1] = 1
-    return torch.from_numpy(maps).to(joints.device)
+    where = joints.cpu().numpy()
+    maps = torch.empty(*where.shape[:2], height, width)
+    for frame,of_frame in zip(maps, where): # a frame's maps are still at hand when its squares are drawn
+        frame.fill_(-1)
+        _draw_squares(frame.numpy(), of_frame, radius)
+    return maps.to(joints.device)
 
 # %% ../../nbs/data/11_represent.ipynb #fb43c274
 def draw_pose(
@@ -216,16 +219,19 @@ def cloth_mask(
     "Where a product photo is not white"
     if cloth.dtype != np.uint8:
         raise TypeError(f'cloth_mask takes bytes, 0 to 255, not {cloth.dtype}: so is its threshold')
-    red, green, blue = (cloth[...,i:i+1] for i in range(3))
-    darkest = np.minimum(np.minimum(red, green), blue)
-    return (darkest < threshold).view(np.uint8)*np.uint8(255)
+    import cv2 # late: only who reads frames loads it
+    white = cv2.inRange(cloth.reshape(-1, *cloth.shape[-2:]), (threshold,)*3, (255,)*3)
+    return ~white.reshape(*cloth.shape[:-1], 1)
+
+# %% ../../nbs/data/11_represent.ipynb #26484b3f
+_share_table = (colour_table + 1)/2 # of a mask's bytes: 0 is 0, 255 is 1
 
 # %% ../../nbs/data/11_represent.ipynb #66210b94
 def _cloth_mask_input(files, cloth_mask_threshold=240, cloth_mask_way='white', **_): # -> (n 1 h w) in [0, 1]
     if 'cloth_mask' in files: mask = files['cloth_mask']
     elif cloth_mask_way == 'white': mask = cloth_mask(files['cloth'], cloth_mask_threshold)
     else: mask = np.stack([garment_mask(photo, way=cloth_mask_way)[...,None] for photo in files['cloth']])
-    return (to_tensor(mask) + 1)/2
+    return torch.from_numpy(look_up(planes(mask), _share_table))
 
 # %% ../../nbs/data/11_represent.ipynb #058c707e
 INPUTS.add(Input('cloth', 3, lambda files, **_: to_tensor(files['cloth']), ('cloth',),
