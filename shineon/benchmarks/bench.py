@@ -297,7 +297,7 @@ def measure_case(
     row |= dict(ours_mb=held.get('ours'), plain_mb=held.get('plain'), equal=equal)
     return row | quartiles(took) | rate_of(flop, traffic, row['ours_s'], rates) | frame_rate(case, row['ours_s'])
 
-# %% ../../nbs/benchmarks/91_bench.ipynb #25d5dec0
+# %% ../../nbs/benchmarks/91_bench.ipynb #1945c77b
 def waits_of(
     runs:dict[str,Callable], # side -> function; one that waits for data has its shares in `waited`
 ) -> dict: # loader_share, plain_loader_share; nothing of a function that waits for none

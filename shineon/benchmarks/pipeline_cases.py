@@ -159,7 +159,7 @@ def loader() -> list[Case]:
     files = [case(of_sams, of_sams), case(of_warp, of_warp), case(of_warp, everything, '; plain: all files')]
     return files + [case(i, i, '; ours: cached', True) for i in (of_sams, of_warp)]
 
-# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #fe813a2c
+# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #c365d33d
 class PlainClips:
     "A data set of plain clips of one frame"
     def __init__(self,
@@ -171,7 +171,7 @@ class PlainClips:
         clip = plain_clip(*self.clips.locate(i), 1, self.inputs)
         return clip | dict(valid=torch.ones(1, 1, 1, 1))
 
-# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #ca78da27
+# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #95b66ec0
 def _batches(side, batches, size): # of frames, in order, read by one process beside this one
     videos, reader = vvt_videos(bench_data()), ClipReader(_of_warp)
     n = sum(len(v.frames) for v in videos)
@@ -180,7 +180,7 @@ def _batches(side, batches, size): # of frames, in order, read by one process be
     how = dict(batch_size=size, workers=1, no_shuffle=True, device='cpu')
     return (clip for clip,_ in clip_loaders(videos, [], reader, **how).train)
 
-# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #277ce4be
+# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #03ad4c4b
 def train_warp(
     batches:Iterable[dict], # clips `(b 1 c h w)`
     ngf:int=24, # channels after the first convolution
@@ -198,7 +198,7 @@ def train_warp(
         last = time.perf_counter()
     return waited/(last - begun), clip
 
-# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #414f1cf9
+# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #349f7bf3
 def _waiting(batches, size, ngf, side, device):
     def run():
         share, clip = train_warp(islice(_batches(side, batches, size), batches), ngf)
@@ -207,7 +207,7 @@ def _waiting(batches, size, ngf, side, device):
     run.waited = []
     return run
 
-# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #5c8d5901
+# %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #81cab039
 @part('waiting')
 def waiting() -> list[Case]:
     "A training run that waits for data"

@@ -39,12 +39,14 @@ def isin(
 
 # %% ../../nbs/data/11_represent.ipynb #7b4add99
 def _cut_out(image, parse, ids, ground, out): # to `out`: `image` where `parse` is one of `ids`, else `ground`, -1 or 1
-    if image.dtype != torch.uint8: return torch.lerp(image.new_tensor(ground), image, isin(parse, ids), out=out)
+    if image.dtype != torch.uint8:
+        torch.lerp(image.new_tensor(ground), image, isin(parse, ids), out=out)
+        return
     inside, pixels = look_up(_labels(parse), _marks(tuple(ids))), image.numpy()
     shown = pixels & inside if ground < 0 else pixels | ~inside
     look_up(shown, colour_table, out.numpy())
 
-# %% ../../nbs/data/11_represent.ipynb #2137832d
+# %% ../../nbs/data/11_represent.ipynb #c08d9b33
 def _blurred_exactly(labels, out): # the same where all weights are fractions of 2, so that nothing is rounded
     import cv2 # late: only who reads frames loads it
     n,_,h,w = labels.shape
@@ -56,7 +58,9 @@ def _blurred_exactly(labels, out): # the same where all weights are fractions of
 # %% ../../nbs/data/11_represent.ipynb #dbf943af
 def _blurred(parse, shrink, out): # to `out`: the silhouette `(n 1 h w)`, shrunk and enlarged, from -1 to 1
     h,w = parse.shape[-2:]
-    if shrink == 16 and h % 16 == w % 16 == 0 and not parse.is_cuda: return _blurred_exactly(_labels(parse), out)
+    if shrink == 16 and h % 16 == w % 16 == 0 and out.device.type == 'cpu':
+        _blurred_exactly(_labels(parse), out)
+        return
     small = max(h//shrink, 1), max(w//shrink, 1)
     body = F.interpolate((parse > 0).float(), small, mode='area') # n 1 h/16 w/16
     body = F.interpolate(body, (h,w), mode='bilinear', align_corners=False)
@@ -116,7 +120,7 @@ def _masked_input(files, category='upper', region_margin=.05, region_hem=.1, **_
 INPUTS.add(Input('masked', 4, _masked_input, ('image','parse'), draw=draw_masked,
                  maybe=('keypoints','densepose','region')))
 
-# %% ../../nbs/data/11_represent.ipynb #12ed1aa5
+# %% ../../nbs/data/11_represent.ipynb #a6385429
 def _draw_squares(maps, joints, radius): # a frame's, `(18 h w)`, `(18 3)`
     found = (joints[:,2] > 0) & np.isfinite(joints).all(1)
     centres = np.rint(joints[found,:2]).astype(np.int64)
@@ -223,7 +227,7 @@ def cloth_mask(
     white = cv2.inRange(cloth.reshape(-1, *cloth.shape[-2:]), (threshold,)*3, (255,)*3)
     return ~white.reshape(*cloth.shape[:-1], 1)
 
-# %% ../../nbs/data/11_represent.ipynb #26484b3f
+# %% ../../nbs/data/11_represent.ipynb #6c413629
 _share_table = (colour_table + 1)/2 # of a mask's bytes: 0 is 0, 255 is 1
 
 # %% ../../nbs/data/11_represent.ipynb #66210b94
