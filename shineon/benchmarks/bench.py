@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PARTS', 'COLUMNS', 'Case', 'part', 'all_parts', 'where', 'find_cases', 'wait', 'in_turns', 'difference', 'peak_mb',
            'memory_apart', 'ByteCounter', 'work', 'device_rates', 'all_rates', 'TF32', 'device_name', 'versions',
-           'first_runs', 'memory_of', 'measure_case', 'seconds_of', 'quartiles', 'rate_of', 'frame_rate', 'cell',
-           'line', 'borrowed', 'bench']
+           'first_runs', 'memory_of', 'measure_case', 'waits_of', 'seconds_of', 'quartiles', 'rate_of', 'frame_rate',
+           'cell', 'line', 'borrowed', 'bench']
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #236b0fac
 import importlib, json, os, subprocess, time
@@ -291,10 +291,19 @@ def measure_case(
     for run in runs.values(): run() # once more: by then all have the memory that they need
     wait(device)
     took = in_turns(runs, device, seconds)
+    waits = waits_of(runs)
     held = memory_of(case, runs, device, memory)
-    row = dict(part=case.part, case=case.case, device=device_name(device)) | seconds_of(took)
+    row = dict(part=case.part, case=case.case, device=device_name(device)) | seconds_of(took) | waits
     row |= dict(ours_mb=held.get('ours'), plain_mb=held.get('plain'), equal=equal)
     return row | quartiles(took) | rate_of(flop, traffic, row['ours_s'], rates) | frame_rate(case, row['ours_s'])
+
+# %% ../../nbs/benchmarks/91_bench.ipynb #1945c77b
+def waits_of(
+    runs:dict[str,Callable], # side -> function; one that waits for data has its shares in `waited`
+) -> dict: # loader_share, plain_loader_share; nothing of a function that waits for none
+    "Medians of the shares of time spent waiting for data"
+    names = dict(ours='loader_share', plain='plain_loader_share')
+    return {names[side]: float(np.median(run.waited)) for side, run in runs.items() if hasattr(run, 'waited')}
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #5dbd83c5
 def seconds_of(

@@ -15,6 +15,8 @@ from fastcore.basics import patch
 
 from ..core.errors import DataError, OptionError, at_least
 from ..core.media import read_picture
+from ..core.memory import keep_freed_memory
+from ..core.ops import colour_table, look_up, planes
 from .augment import Augment, Augmentation
 from .cache import Recent, VideoCache
 from .frame_files import FILES, ResizeCrop
@@ -153,12 +155,16 @@ def _arrays(self:ClipReader, video, numbers, photo, places): # kind of file -> `
 # %% ../../nbs/data/13_clips.ipynb #768c2c06
 @patch
 def _person(self:ClipReader, arrays): # kind of file -> `(n ...)` -> tensors `(n c h w)` by name
-    files = {k: FILES[k].stack(a) for k,a in arrays.items() if FILES[k].of == 'person'}
-    out = dict(image=files['image'])
-    for n in self.person_inputs: out[n] = INPUTS[n].make(files, **self.options)
+    files = {k: FILES[k].stack(a) for k,a in arrays.items() if k != 'image' and FILES[k].of == 'person'}
+    pixels = planes(arrays['image'])
+    image = torch.from_numpy(look_up(pixels, colour_table))
+    raw = files | dict(image=torch.from_numpy(pixels))
+    files, out = files | dict(image=image), dict(image=image)
+    for entry in map(INPUTS.__getitem__, self.person_inputs):
+        out[entry.name] = entry.make(raw if entry.of_bytes else files, **self.options)
     if self.parse: out['parse'] = files['parse'].long()
     if 'warped' in files: out |= self._warped(files['warped'], files.get('warped_mask'))
-    if self.training: out['im_cloth'], out['im_cloth_mask'] = im_cloth(files['image'], files['parse'], self.worn)
+    if self.training: out['im_cloth'], out['im_cloth_mask'] = im_cloth(raw['image'], files['parse'], self.worn)
     return out
 
 # %% ../../nbs/data/13_clips.ipynb #b5de9e1c
@@ -192,6 +198,7 @@ class Clips:
         self.ends = np.cumsum([len(v.frames) for v in videos])
     def __len__(self): return int(self.ends[-1]) if len(self.ends) else 0
     def __getitem__(self, i):
+        keep_freed_memory() # new memory costs more than the clip that is written to it
         clip, number = self.numbers(i)
         change = self.augment(self.epoch, number) if self.augment else None
         return self.reader(*self.locate(clip), n=self.n, change=change)

@@ -403,6 +403,7 @@ def _reach(joints, nose): # mean distance of the joints found from the nose; NaN
 # %% ../../nbs/data/15_formats.ipynb #70631835
 def _named(rows, where): # `(n 3)` of a known set -> `(18 3)`, in the order of COCO-18
     names = JOINT_SETS[len(rows)]
+    if names is coco_names: return rows
     joint = dict(zip(names, rows))
     if 'neck' in joint: return np.stack([joint[n] for n in coco_names])
     head, shoulders = rows[1:5], rows[5:7] # of COCO-17; but 51 numbers may be COCO-18 without its last joint
@@ -479,6 +480,7 @@ def _extent(joints): # area of the box round the joints found
 
 # %% ../../nbs/data/15_formats.ipynb #48da2a46
 def _chosen(people, parse): # of `(18 3)` each
+    if len(people) == 1: return 0
     on = [joints_on_person(p, parse)[0] if parse is not None else 0 for p in people]
     return max(zip(on, map(_extent, people), range(len(people))))[-1]
 

@@ -22,7 +22,7 @@ from PIL import Image
 from ..core.errors import DataError, OptionError
 from ..core.files import read_limited, reading, regular_file
 from ..core.media import open_picture, read_flo, read_picture, read_stored
-from ..core.ops import to_tensor
+from ..core.ops import planes, to_tensor
 from ..core.pixels import as_rgb
 from ..core.registry import Registry
 from .changes import (Affine, Colours, mirror_iuv, mirror_joints, mirror_labels, mirror_picture,
@@ -358,7 +358,7 @@ FILES.add(FrameFile('keypoints', read_pose_file, ResizeCrop.joints, sized=False,
                     endings=('.json',), convert=_as_joints, mirror=mirror_joints, move=Affine.joints))
 
 # %% ../../nbs/data/09_frame_files.ipynb #bb2f7c77
-def _flow_planes(a): return torch.from_numpy(np.stack([a[...,0], a[...,1]], 1)) # (n h w 2) -> (n 2 h w)
+def _flow_planes(a): return torch.from_numpy(planes(a)) # (n h w 2) -> (n 2 h w)
 
 # %% ../../nbs/data/09_frame_files.ipynb #7e8f508d
 def _no_flow(height, width): return np.zeros((height, width, 2), np.float32)

@@ -81,6 +81,7 @@ class Input:
     outside:str='' # of what is warped with the garment: padding outside the photo, `border` or `zeros`
     shown:bool=True # among the pictures of a clip, in `show_batch`
     maybe:tuple[str,...]=() # kinds of file that it also uses where a video has them
+    of_bytes:bool=False # `make` gets the frames, `image`, as bytes `(n 3 h w)`; else as floats in [-1, 1]
 
 # %% ../../nbs/data/10_labels.ipynb #4a8e2be1
 INPUTS = Registry('input', home='shineon.data.represent')

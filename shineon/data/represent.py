@@ -7,45 +7,76 @@ __all__ = ['isin', 'agnostic', 'draw_agnostic', 'masked', 'draw_masked', 'pose_m
            'mirror_densepose', 'draw_flow', 'mirror_flow', 'cloth_mask', 'im_cloth', 'as_picture', 'mirror_input']
 
 # %% ../../nbs/data/11_represent.ipynb #df2c0692
+from functools import cache
+
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.ops import _planar, to_tensor, to_uint8
+from ..core.ops import colour_table, look_up, planes, to_tensor, to_uint8
 from .formats import garment_mask
 from .labels import (INPUTS, Input, clothes_ids, coco_names, densepose_names, keep_ids,
                                  palette, swap_sides)
 from .region import change_region
 
 # %% ../../nbs/data/11_represent.ipynb #4185b283
+@cache
+def _marks(ids, dtype='uint8'): # of labels: the largest byte, or 1, for these
+    found = np.isin(np.arange(256), ids).astype(dtype)
+    return found*np.uint8(255) if dtype == 'uint8' else found
+
+def _labels(parse): # as an array of bytes
+    return parse.cpu().numpy().astype(np.uint8, copy=False)
+
+# %% ../../nbs/data/11_represent.ipynb #70299d83
 def isin(
     parse:Tensor, # `(n 1 h w)`, LIP labels
     ids:list[int], # labels to look for
 ) -> Tensor: # `(n 1 h w)`, float32: 1 there, 0 elsewhere
     "Where a parse has one of some labels"
-    labels = parse.cpu().numpy()
-    found = np.zeros(labels.shape, bool)
-    for i in ids: found |= labels == i # faster on bytes than one look-up in a table
-    return torch.from_numpy(found.view(np.uint8)).float().to(parse.device)
-
-# %% ../../nbs/data/11_represent.ipynb #70299d83
-def _fill_outside(image, mask, colour, out=None): # `image` where `mask` is 1, `colour` where it is 0
-    return torch.lerp(image.new_tensor(colour), image, mask, out=out)
+    found = look_up(_labels(parse), _marks(tuple(ids), 'float32'))
+    return torch.from_numpy(found).to(parse.device)
 
 # %% ../../nbs/data/11_represent.ipynb #7b4add99
+def _cut_out(image, parse, ids, ground, out): # to `out`: `image` where `parse` is one of `ids`, else `ground`, -1 or 1
+    if image.dtype != torch.uint8:
+        torch.lerp(image.new_tensor(ground), image, isin(parse, ids), out=out)
+        return
+    inside, pixels = look_up(_labels(parse), _marks(tuple(ids))), image.numpy()
+    shown = pixels & inside if ground < 0 else pixels | ~inside
+    look_up(shown, colour_table, out.numpy())
+
+# %% ../../nbs/data/11_represent.ipynb #c08d9b33
+def _blurred_exactly(labels, out): # the same where all weights are fractions of 2, so that nothing is rounded
+    import cv2 # late: only who reads frames loads it
+    n,_,h,w = labels.shape
+    body = (labels > 0).view(np.uint8).reshape(n, h//16, 16, w)
+    columns = body.sum(2, dtype=np.uint8).reshape(n, h//16, w//16, 16)
+    small = np.float32(columns.sum(3, dtype=np.int32))/128 - 1 # of 256 pixels each
+    for cells,o in zip(small, out[:,0].numpy()): cv2.resize(cells, (w,h), o, interpolation=cv2.INTER_LINEAR)
+
+# %% ../../nbs/data/11_represent.ipynb #dbf943af
+def _blurred(parse, shrink, out): # to `out`: the silhouette `(n 1 h w)`, shrunk and enlarged, from -1 to 1
+    h,w = parse.shape[-2:]
+    if shrink == 16 and h % 16 == w % 16 == 0 and out.device.type == 'cpu':
+        _blurred_exactly(_labels(parse), out)
+        return
+    small = max(h//shrink, 1), max(w//shrink, 1)
+    body = F.interpolate((parse > 0).float(), small, mode='area') # n 1 h/16 w/16
+    body = F.interpolate(body, (h,w), mode='bilinear', align_corners=False)
+    torch.mul(body, 2, out=out).sub_(1)
+
+# %% ../../nbs/data/11_represent.ipynb #7e67ff32
 def agnostic(
-    image:Tensor, # frames, `(n 3 h w)`, in [-1, 1]
+    image:Tensor, # frames, `(n 3 h w)`, in [-1, 1], or their bytes
     parse:Tensor, # LIP labels, `(n 1 h w)`
     shrink:int=16, # how far the silhouette is shrunk before it is enlarged again
 ) -> Tensor: # `(n 4 h w)`, in [-1, 1]: silhouette, then RGB of what is kept
     "The person without the garment's colour or outline (CP-VTON's cloth-agnostic representation)"
-    h,w = image.shape[-2:]
-    small = max(h//shrink, 1), max(w//shrink, 1)
-    body = F.interpolate(parse.clamp(max=1).float(), small, mode='area') # n 1 h/16 w/16
-    body = F.interpolate(body, (h,w), mode='bilinear', align_corners=False)
-    out = image.new_empty(len(image), 4, h, w)
-    torch.mul(body, 2, out=out[:,:1]).sub_(1)
-    _fill_outside(image, isin(parse, keep_ids), -1, out[:,1:])
+    n,_,h,w = image.shape
+    out = torch.empty(n, 4, h, w, device=image.device)
+    _blurred(parse, shrink, out[:,:1])
+    _cut_out(image, parse, keep_ids, -1, out[:,1:])
     return out
 
 # %% ../../nbs/data/11_represent.ipynb #75c2fc2d
@@ -61,7 +92,7 @@ def _agnostic_input(files, **_): # -> (n 4 h w)
     return agnostic(files['image'], files['parse'])
 
 # %% ../../nbs/data/11_represent.ipynb #11360cc4
-INPUTS.add(Input('agnostic', 4, _agnostic_input, ('image','parse'), draw=draw_agnostic))
+INPUTS.add(Input('agnostic', 4, _agnostic_input, ('image','parse'), draw=draw_agnostic, of_bytes=True))
 
 # %% ../../nbs/data/11_represent.ipynb #71b7465a
 def masked(
@@ -89,6 +120,14 @@ def _masked_input(files, category='upper', region_margin=.05, region_hem=.1, **_
 INPUTS.add(Input('masked', 4, _masked_input, ('image','parse'), draw=draw_masked,
                  maybe=('keypoints','densepose','region')))
 
+# %% ../../nbs/data/11_represent.ipynb #a6385429
+def _draw_squares(maps, joints, radius): # a frame's, `(18 h w)`, `(18 3)`
+    found = (joints[:,2] > 0) & np.isfinite(joints).all(1)
+    centres = np.rint(joints[found,:2]).astype(np.int64)
+    first, end = np.maximum(centres - radius, 0), np.maximum(centres + radius + 1, 0)
+    squares = zip(np.flatnonzero(found).tolist(), first.tolist(), end.tolist())
+    for j, (x0,y0), (x1,y1) in squares: maps[j, y0:y1, x0:x1] = 1
+
 # %% ../../nbs/data/11_represent.ipynb #2872e619
 def pose_maps(
     joints:Tensor, # `(n 18 3)`: x, y in pixels, confidence (0: not found)
@@ -96,13 +135,12 @@ def pose_maps(
     radius:int=5, # squares have side `2*radius+1`
 ) -> Tensor: # `(n 18 h w)`: 1 in a joint's square, -1 elsewhere
     "A filled square round each joint found (CP-VTON's pose heat map)"
-    maps = torch.full((*joints.shape[:2], height, width), -1.).numpy() # n 18 h w; NumPy fills faster
-    found = (joints[...,2] > 0) & joints.isfinite().all(-1) # n 18
-    centres = joints[found][:,:2].round().int()
-    first, end = (centres-radius).clamp(0), (centres+radius+1).clamp(0)
-    squares = zip(found.nonzero().tolist(), first.tolist(), end.tolist())
-    for (i,j), (x0,y0), (x1,y1) in squares: maps[i, j, y0:y1, x0:x1] = 1
-    return torch.from_numpy(maps).to(joints.device)
+    where = joints.cpu().numpy()
+    maps = torch.empty(*where.shape[:2], height, width)
+    for frame,of_frame in zip(maps, where): # a frame's maps are still at hand when its squares are drawn
+        frame.fill_(-1)
+        _draw_squares(frame.numpy(), of_frame, radius)
+    return maps.to(joints.device)
 
 # %% ../../nbs/data/11_represent.ipynb #fb43c274
 def draw_pose(
@@ -128,13 +166,21 @@ def _pose_input(files, radius=5, **_): # -> (n 18 h w)
 INPUTS.add(Input('cocopose', 18, _pose_input, ('image','keypoints'), draw=draw_pose, mirror=mirror_pose))
 
 # %% ../../nbs/data/11_represent.ipynb #9b55713c
-_iuv_max = torch.tensor([len(densepose_names)-1, 255., 255.])[:,None,None]
+def _to_largest(most): # table of a byte: -1 for 0, 1 for `most` and above
+    return (torch.arange(256.)/most).clamp_(max=1).mul_(2).sub_(1).numpy()
 
+_part_table, _uv_table = _to_largest(len(densepose_names) - 1), _to_largest(255)
+
+# %% ../../nbs/data/11_represent.ipynb #7596680a
 def densepose(
     iuv:np.ndarray, # `(n h w 3)`, uint8: part 0..24, U and V 0..255
 ) -> Tensor: # `(n 3 h w)`, in [-1, 1]
     "DensePose IUV picture as a network input"
-    return _planar(iuv).div_(_iuv_max).clamp_(max=1).mul_(2).sub_(1)
+    parts = planes(iuv)
+    out = np.empty(parts.shape, np.float32)
+    look_up(parts[:,:1], _part_table, out[:,:1])
+    look_up(parts[:,1:], _uv_table, out[:,1:])
+    return torch.from_numpy(out)
 
 # %% ../../nbs/data/11_represent.ipynb #e9ba1486
 def mirror_densepose(
@@ -177,16 +223,19 @@ def cloth_mask(
     "Where a product photo is not white"
     if cloth.dtype != np.uint8:
         raise TypeError(f'cloth_mask takes bytes, 0 to 255, not {cloth.dtype}: so is its threshold')
-    red, green, blue = (cloth[...,i:i+1] for i in range(3))
-    darkest = np.minimum(np.minimum(red, green), blue)
-    return (darkest < threshold).view(np.uint8)*np.uint8(255)
+    import cv2 # late: only who reads frames loads it
+    white = cv2.inRange(cloth.reshape(-1, *cloth.shape[-2:]), (threshold,)*3, (255,)*3)
+    return ~white.reshape(*cloth.shape[:-1], 1)
+
+# %% ../../nbs/data/11_represent.ipynb #6c413629
+_share_table = (colour_table + 1)/2 # of a mask's bytes: 0 is 0, 255 is 1
 
 # %% ../../nbs/data/11_represent.ipynb #66210b94
 def _cloth_mask_input(files, cloth_mask_threshold=240, cloth_mask_way='white', **_): # -> (n 1 h w) in [0, 1]
     if 'cloth_mask' in files: mask = files['cloth_mask']
     elif cloth_mask_way == 'white': mask = cloth_mask(files['cloth'], cloth_mask_threshold)
     else: mask = np.stack([garment_mask(photo, way=cloth_mask_way)[...,None] for photo in files['cloth']])
-    return (to_tensor(mask) + 1)/2
+    return torch.from_numpy(look_up(planes(mask), _share_table))
 
 # %% ../../nbs/data/11_represent.ipynb #058c707e
 INPUTS.add(Input('cloth', 3, lambda files, **_: to_tensor(files['cloth']), ('cloth',),
@@ -198,13 +247,14 @@ INPUTS.add(Input('cloth_mask', 1, _cloth_mask_input, ('cloth','cloth_mask'),
 
 # %% ../../nbs/data/11_represent.ipynb #7a50c5e9
 def im_cloth(
-    image:Tensor, # frames, `(n 3 h w)`, in [-1, 1]
+    image:Tensor, # frames, `(n 3 h w)`, in [-1, 1], or their bytes
     parse:Tensor, # LIP labels, `(n 1 h w)`
     ids:list[int]=clothes_ids, # labels of the garment
 ) -> tuple[Tensor,Tensor]: # garment on white `(n 3 h w)` in [-1, 1]; its mask `(n 1 h w)` in [0, 1]
     "The garment cut from the frame: the warp's target"
-    mask = isin(parse, ids)
-    return _fill_outside(image, mask, 1), mask
+    cut = torch.empty(image.shape, device=image.device)
+    _cut_out(image, parse, ids, 1, cut)
+    return cut, isin(parse, ids)
 
 # %% ../../nbs/data/11_represent.ipynb #ec38fe65
 def as_picture(
