@@ -29,8 +29,9 @@ WARP = dict(person_inputs=['masked', 'densepose'], cloth_inputs=['cloth', 'cloth
             ngf=24, finest=8, lr=5e-4, batch_size=4, steps=700, init_type='kaiming', grid_reg=.1, wt_cloth_mask=.25)
 
 # %% ../../nbs/cli/84_demo.ipynb #09ac7dc5
-UNET = dict(person_inputs=['masked', 'densepose'], keep_person=True, ngf=24, lr=2e-3, batch_size=4, steps=700, init_type='kaiming', activation='gelu',
-            wt_l1=0., wt_vgg=0., wt_region=1., wt_ssim=.25, wt_mask=.3) # it draws a fifth of the frame
+UNET = dict(person_inputs=['masked', 'densepose'], keep_person=True, # it draws a fifth of the frame
+            ngf=24, lr=2e-3, batch_size=4, steps=700, init_type='kaiming', activation='gelu',
+            wt_l1=0., wt_vgg=0., wt_region=1., wt_ssim=.25, wt_mask=.3)
 
 # %% ../../nbs/cli/84_demo.ipynb #93e5dec4
 SAMS = dict(person_inputs=['masked', 'densepose'], encoder_input='densepose', # what it sees
