@@ -412,7 +412,8 @@ def annotate(self:PersonAnnotator,
     "Joints, labels and parts of each frame"
     video = _Video(self.smooth)
     looked = self._looked(frames, repeat(None) if placements is None else placements)
-    first = list(islice(looked, _first))
+    first = list(islice(looked, 1))
+    if first and hasattr(first[0][2]['parse'], 'foresee'): first += islice(looked, _first - 1)
     for picture,_,seen in first: self._foresee(video, picture.shape[:2], size, seen)
     looked = chain(first, looked)
     del first
