@@ -296,15 +296,15 @@ def _reaches_out(crop): # does a crop leave the raw frame though it would fit in
 @patch
 def _crops(self:_Look): # does the file of crops fit the raw video and the frames?
     v, first = self.video, self.video.frames[0].files['image']
-    if any(f.path == str(first) for f in self.found): return
+    if any(f.path == str(first) for f in self.found): return None
     self.n += 1
     try:
         crops = read_crops(v, check_source(v), read_picture(first).shape[:2])
     except DataError as e: return self._note('wrong crops', e, v.crops)
     out = [f.name for f,c in zip(v.frames, crops) if _reaches_out(c)]
-    if not out: return
+    if not out: return None
     what = f'{len(out)} crops, {out[0]} first, reach out of the raw video'
-    self._say('wrong crops', what, v.crops, do='Prepare this video anew')
+    return self._say('wrong crops', what, v.crops, do='Prepare this video anew')
 
 # %% ../../nbs/data/19_check.ipynb #c2c0a4b4
 def _doubts(mask, photo): # what speaks against the mask of a file
