@@ -1,5 +1,5 @@
 "Damage of many kinds, planted in sound sets: `shineon check` finds each, names the sample, and says nothing else"
-import json, os, shutil, sys
+import json, os, re, shutil, sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -150,6 +150,42 @@ def test_damage_of_a_video(broken, spoil, problem):
     spoil(video)
     found = {(f.problem, f.mode, f.video, f.frame) for f in check_data(broken, workers=1).findings}
     assert found == {(problem, 'train', video.id, '')}
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+    "A drawn video, prepared: its raw video and a file of crops are in the set"
+    from shineon.core.media import write_video
+    from shineon.prepare.dataset import prepare
+    from shineon.prepare.drawn import drawn_video
+    folder = tmp_path_factory.mktemp('prepared')
+    write_video(folder/'amy-g1.mp4', drawn_video(4))
+    by = {k: f'drawn-{k}' for k in ('pose', 'parse', 'densepose')}
+    prepare([folder/'amy-g1.mp4'], folder/'set', say=lambda *_: None, height=128, width=96, **by)
+    return folder/'set'
+
+def lines(path, of_lines): path.write_text('\n'.join(of_lines(path.read_text().splitlines())) + '\n')
+
+def moved(line, by): # a line of crops: x, y, scale
+    x, rest = line.split(',', 1)
+    return f'{float(x) + by},{rest}'
+
+of_crops = {
+    'a line is missing': (lambda a: a[:-1], '3 crops, and its video 4 frames'),
+    'a line too many': (lambda a: [*a, a[-1]], '5 crops, and its video 4 frames'),
+    'no scale': (lambda a: [l.rpartition(',')[0] for l in a], 'no columns x,y,scale'),
+    'no number': (lambda a: [*a[:-1], 'a,b,c'], 'crop'),
+    'scale of 0': (lambda a: [*a[:-1], '0,0,0'], 'a scale outside'),
+    'beside the raw video': (lambda a: [*a[:-1], moved(a[-1], 9999)], 'lies beside its frame'),
+    'half out of the raw video': (lambda a: [*a[:-1], moved(a[-1], 60)], '1 crops, .*003.* reach out'),
+    'first frame from elsewhere': (lambda a: [a[0], moved(a[1], -40), *a[2:]], 'shows something else|reach out')}
+
+@pytest.mark.parametrize('spoil, words', of_crops.values(), ids=of_crops)
+def test_crops_of_a_prepared_set(prepared, tmp_path, spoil, words):
+    assert 'wrong crops' not in check_data(prepared, workers=1).counts()
+    root = Path(shutil.copytree(prepared, tmp_path/'set', symlinks=True))
+    lines(vvt_videos(root, 'test')[0].crops, spoil)
+    found = [f for f in check_data(root, workers=1).findings if f.problem == 'wrong crops']
+    assert len(found) == 1 and not found[0].error and found[0].video == 'amy-g1' and re.search(words, found[0].what)
 
 def test_whole_set_is_silent(vvt, capsys):
     before = sorted((str(p), p.stat().st_mtime_ns) for p in vvt.rglob('*'))

@@ -22,13 +22,13 @@ from fastcore.basics import patch
 
 from ..core.errors import DataError, at_least, replacing
 from ..core.files import read_limited, reading
-from ..core.media import contact_sheet, labelled, open_picture
+from ..core.media import contact_sheet, labelled, open_picture, read_picture
 from ..core.text import short_text, visible
 from .formats import flow_mismatch, garment_mask, joints_on_person, mask_doubts, mask_of_white
 from .formats import recognise_flow
 from .frame_files import FILES, check_picture, fit_cloth
 from .labels import coco_names, palette
-from .layouts import LAYOUTS, Video, find_layout, guess_doubts, warped_ends
+from .layouts import LAYOUTS, Video, check_source, find_layout, guess_doubts, read_crops, warped_ends
 
 # %% ../../nbs/data/19_check.ipynb #ae630920
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ PROBLEMS = {
     'nobody': Problem('no person was found', error=False),
     'doubtful mask': Problem('the mask of a garment looks wrong', error=False),
     'no own garment': Problem('of a test person, who tries on others', error=False),
+    'wrong crops': Problem('frames do not lie in the raw video as said: no try-on at its size', error=False),
     'short video': Problem('fewer frames than `n_frames_total`', error=False),
     'twins': Problem('a test picture is a training picture, too', error=False),
     'twin garments': Problem('a garment of the test is one of training, too', error=False)}
@@ -286,6 +287,25 @@ def _frames(self:_Look):
         before = image
     self._flows(samples)
 
+# %% ../../nbs/data/19_check.ipynb #e9310edb
+def _reaches_out(crop): # does a crop leave the raw frame though it would fit in?
+    sides = zip(crop.inside(), crop.size, crop.scale, crop.out)
+    return any(last - first < min(n*scale, out) - .02*out - 1 for (first,last),n,scale,out in sides)
+
+# %% ../../nbs/data/19_check.ipynb #b0f70ef5
+@patch
+def _crops(self:_Look): # does the file of crops fit the raw video and the frames?
+    v, first = self.video, self.video.frames[0].files['image']
+    if any(f.path == str(first) for f in self.found): return None
+    self.n += 1
+    try:
+        crops = read_crops(v, check_source(v), read_picture(first).shape[:2])
+    except DataError as e: return self._note('wrong crops', e, v.crops)
+    out = [f.name for f,c in zip(v.frames, crops) if _reaches_out(c)]
+    if not out: return None
+    what = f'{len(out)} crops, {out[0]} first, reach out of the raw video'
+    return self._say('wrong crops', what, v.crops, do='Prepare this video anew')
+
 # %% ../../nbs/data/19_check.ipynb #c2c0a4b4
 def _doubts(mask, photo): # what speaks against the mask of a file
     step = max(min(mask.shape)//192, 1)
@@ -335,6 +355,7 @@ def __call__(self:_Look, garments): # photo -> what was found there; -> itself
     if v.fault: self._note(_fault(v.fault), v.fault)
     if v.cloth_fault: self._note('no own garment' if self.scope.others else _fault(v.cloth_fault), v.cloth_fault)
     if not v.fault: self._frames()
+    if not v.fault and v.crops: self._crops()
     if not v.fault and 0 < len(v.frames) < least:
         what = f'{len(v.frames)} frames, and clips have {least}: the rest is filled with zeros'
         self._say('short video', what, v.frames[0].files['image'].parent, do='')
