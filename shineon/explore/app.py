@@ -210,7 +210,7 @@ function render({ model, el }) {
   box.ondrop = e => { e.preventDefault(); box.classList.remove('over'); take(e.dataTransfer.files); };
   const hear = m => {
     if (m.kind === 'more') send(m.from);
-    if (m.kind === 'reading' && file) words.textContent = `${file.name}: it is read`;
+    if (m.kind === 'reading' && file) words.textContent = `${file.name} is being read`;
     if (m.kind === 'next') next();
   };
   model.on('msg:custom', hear);
@@ -498,12 +498,13 @@ def _take(self:DressApp, kind, path, name): # a file that has come
 # %% ../../nbs/explore/77_app.ipynb #bf57a986
 @patch
 def _reading(self:DressApp, kind, path, name): # steps
+    done, total = 0, 1
     try:
         with closing(read_upload(kind, path, path.with_suffix('.copy'), name, self.limits)) as messages:
             for said in messages:
                 if said and 'made' in said: self._offer(kind, path, name, said['made'])
-                elif said: yield said['done'], said['total'], f'{short_text(name)}: it is read'
-                else: yield 0, 1, f'{short_text(name)}: it is read'
+                elif said: done, total = said['done'], said['total']
+                yield done, total, f'{short_text(name)} is being read'
     finally:
         shutil.rmtree(path.with_suffix('.copy'), ignore_errors=True)
         self.uploads[kind].next()
@@ -563,6 +564,12 @@ def _in_turn(self:DressApp, person, garments): # steps
         yield from self._dressing(person, garments)
     finally: ticket.close()
 
+# %% ../../nbs/explore/77_app.ipynb #10e6f299
+def _in_their_words(e, offers, place): # an error, with the visitor's names in place of our paths
+    text = str(e)
+    for o in offers: text = text.replace(str(o.path), short_text(o.title))
+    return DataError(text.replace(f'{place}/', ''))
+
 # %% ../../nbs/explore/77_app.ipynb #b7b242f4
 drawn_annotators = dict(pose='drawn-pose', parse='drawn-parse', densepose='drawn-densepose') # they know the answer
 
@@ -577,11 +584,13 @@ def _dressing(self:DressApp, person, garments): # steps
     files = person.path, [g.path for g in garments], out, self.place/'cache'
     self.child = dress_child(*files, frames, self.limits.minutes, self.plugins, **options)
     done, total, words = 0, frames*(1 + len(garments)), 'starting'
-    with closing(self.child.messages()) as messages:
-        for said in messages:
+    try:
+        for said in self.child.messages():
             if said and 'made' in said: self._show(person, garments, said['made'])
             elif said: done, words = said['done'], f'{said["words"]}: {said["done"]} of {total} steps'
             yield done, total, words
+    except DataError as e: raise _in_their_words(e, [person, *garments], self.place) from None
+    finally: self.child.end()
 
 # %% ../../nbs/explore/77_app.ipynb #38007009
 def _video(path, title, *below): # a card
