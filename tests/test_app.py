@@ -204,7 +204,7 @@ def test_a_video_of_ones_own(visitor, files, tmp_path):
     other.button.click()
     assert other.job.wait(60) and 'a video of yours is being dressed already' in plain(other.job)
     assert 'is being dressed' in give(app, 'photo', 'a.png', files['shirt'])
-    assert app.job.wait(300) and plain(app.job) == ''
+    assert app.job.wait(900) and plain(app.job) == ''
     cards, words = app.results.children
     result = cards.children[1].children[2]
     assert video_info(result.path)['frames'] == 6 and result.name == 'walk_letters.mp4'
