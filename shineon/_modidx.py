@@ -1958,6 +1958,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'shineon.explore.app.Upload.drop': ('explore/app.html#upload.drop', 'shineon/explore/app.py'),
                                      'shineon.explore.app.Upload.next': ('explore/app.html#upload.next', 'shineon/explore/app.py'),
                                      'shineon.explore.app._drawn_person': ('explore/app.html#_drawn_person', 'shineon/explore/app.py'),
+                                     'shineon.explore.app._in_their_words': ('explore/app.html#_in_their_words', 'shineon/explore/app.py'),
                                      'shineon.explore.app._said_of': ('explore/app.html#_said_of', 'shineon/explore/app.py'),
                                      'shineon.explore.app._step': ('explore/app.html#_step', 'shineon/explore/app.py'),
                                      'shineon.explore.app._video': ('explore/app.html#_video', 'shineon/explore/app.py'),

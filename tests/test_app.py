@@ -81,7 +81,7 @@ def test_nobody_without_the_token(tmp_path):
         assert ask(address, f'api/kernels/{kernel}', 'a-token-for-tests')[0] == 200 # it is there
         assert ask(address, 'voila/files/x.png', 'a-token-for-tests')[0] == 403
         assert ask(address, f'voila/api/shutdown/{kernel}', 'a-token-for-tests', 'POST')[0] == 204
-        assert until(lambda: not list((folder/'visitors').iterdir()))
+        assert until(lambda: not list((folder/'visitors').iterdir()), 300)
         server.send_signal(signal.SIGINT)
         server.wait(60)
         assert left(tmp_path/'tmp') == []

@@ -220,7 +220,7 @@ def visit(browser, app):
     "Open the page in a browser of its own; afterwards nothing went wrong in it, and nothing of the visitor is left"
     context, errors = browser.new_context(viewport=dict(width=1100, height=1300)), []
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(600_000)
     page.on('console', lambda m: errors.append(f'{m.text} {m.location.get("url", "")}') if m.type == 'error' else None)
     page.on('pageerror', lambda e: errors.append(str(e)))
     page.goto(app[0])
@@ -228,7 +228,7 @@ def visit(browser, app):
     yield page
     if folder := os.environ.get('SHINEON_SCREENSHOTS'): page.screenshot(path=Path(folder)/'app.png', full_page=True)
     page.close(run_before_unload=True)
-    assert until(lambda: not list((app[1]/'visitors').iterdir()))
+    assert until(lambda: not list((app[1]/'visitors').iterdir()), 300)
     context.close()
     assert errors == []
 

@@ -116,10 +116,13 @@ def look_at_networks(
     lines = [said['says'] for said in told if 'says' in said]
     missing = [f for said in told for f in said.get('missing', ())]
     if not missing: return lines
-    return [*lines, f'only drawn videos can be dressed: {", ".join(missing)} is not here. Give --models FOLDER, '
-            'or let `shineon dress` fetch the files once']
+    return [*lines, f'only drawn videos can be dressed, for some files are not here: {", ".join(missing)}. '
+            'Give --models FOLDER, or let `shineon dress` fetch them once']
 
 # %% ../../nbs/cli/87_app.ipynb #b75795e9
+_extensions = ['@voila-dashboards/widgets-manager8', '@voila-dashboards/widgets-manager7', # Voilà takes one of these
+               '@jupyter-widgets/jupyterlab-manager', 'anywidget'] # of JupyterLab
+
 def _voila_settings(folder, ip, port, token, visitors): # traitlets' configuration
     from traitlets.config import Config
     c = Config()
@@ -130,7 +133,7 @@ def _voila_settings(folder, ip, port, token, visitors): # traitlets' configurati
     let_in = lambda request, notebook, cwd: name_visitor(request, notebook, visitors)
     c.VoilaConfiguration.update(file_allowlist=[], prelaunch_hook=let_in, show_tracebacks=False)
     c.VoilaConfiguration.update(allow_template_override='NO', allow_theme_override='NO')
-    c.VoilaConfiguration.extension_allowlist = ['@jupyter-widgets/jupyterlab-manager', 'anywidget'] # of JupyterLab
+    c.VoilaConfiguration.extension_allowlist = _extensions
     c.MappingKernelManager.update(cull_idle_timeout=300, cull_interval=60, cull_connected=False)
     return c
 

@@ -564,7 +564,7 @@ def _in_turn(self:DressApp, person, garments): # steps
         yield from self._dressing(person, garments)
     finally: ticket.close()
 
-# %% ../../nbs/explore/77_app.ipynb #10e6f299
+# %% ../../nbs/explore/77_app.ipynb #1f904a8b
 def _in_their_words(e, offers, place): # an error, with the visitor's names in place of our paths
     text = str(e)
     for o in offers: text = text.replace(str(o.path), short_text(o.title))

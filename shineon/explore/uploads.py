@@ -124,6 +124,8 @@ def upload_process():
 # %% ../../nbs/explore/77_uploads.ipynb #4d72a7a5
 _nothing = dict(OPENBLAS_NUM_THREADS='1', OMP_NUM_THREADS='1', MALLOC_ARENA_MAX='2') # each thread takes addresses
 
+_remedy = 'Make this file again, or remove its frame' # that of a data set's pictures
+
 def read_upload(
     kind:str, # video or photo
     path:Path, # the upload; it is removed
@@ -141,7 +143,7 @@ def read_upload(
         code = 'from shineon.explore.uploads import upload_process; upload_process()'
         yield from Child(code, plan, patience=limits.patience, what='reading this file', **_nothing).messages()
     except DataError as e:
-        words = str(e).replace(str(path), said)
+        words = str(e).replace(str(path), said).replace(_remedy, 'Give another file')
         raise DataError(words if said in words else f'{said}: {words}') from None
     finally: path.unlink(missing_ok=True)
 
