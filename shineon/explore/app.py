@@ -586,8 +586,8 @@ def _dressing(self:DressApp, person, garments): # steps
     done, total, words = 0, frames*(1 + len(garments)), 'starting'
     try:
         for said in self.child.messages():
-            if said and 'made' in said: self._show(person, garments, said['made'])
-            elif said: done, words = said['done'], f'{said["words"]}: {said["done"]} of {total} steps'
+            if said and 'made' in said: return self._show(person, garments, said['made'])
+            if said: done, words = said['done'], f'{said["words"]}: {said["done"]} of {total} steps'
             yield done, total, words
     except DataError as e: raise _in_their_words(e, [person, *garments], self.place) from None
     finally: self.child.end()
