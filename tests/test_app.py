@@ -1,6 +1,7 @@
 "The app: files of strangers, its server's token, a visitor's work from upload to result, nothing left behind"
-import os, re, signal, subprocess, sys, time, urllib.error, urllib.request, zlib
+import os, re, signal, subprocess, sys, time, urllib.error, urllib.parse, urllib.request, zlib
 from contextlib import contextmanager
+from http.cookiejar import CookieJar
 from pathlib import Path
 
 import numpy as np, pytest
@@ -68,9 +69,10 @@ def test_nobody_without_the_token(tmp_path):
         assert whole == f'{address}?token=a-token-for-tests' and address.startswith('http://127.0.0.1:')
         folder, = (tmp_path/'tmp').glob('shineon_app_*')
         assert ask(address, '')[0] in (302, 403) and ask(address, '', 'wrong')[0] in (302, 403)
-        status, text = ask(address, '', 'a-token-for-tests')
+        cookies = CookieJar()
+        tab = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookies))
+        text = tab.open(whole, timeout=300).read().decode()
         kernel = re.search(r'"kernelId": ?"([\w-]+)"', text)[1]
-        assert status == 200
         places = list((folder/'visitors').iterdir())
         assert len(places) == 1
         for path,method,how in ((f'api/kernels/{kernel}', 'GET', {}), (f'api/kernels/{kernel}', 'DELETE', {}),
@@ -80,7 +82,9 @@ def test_nobody_without_the_token(tmp_path):
             assert ask(address, path, 'wrong', method, **how)[0] in (302, 403), path
         assert ask(address, f'api/kernels/{kernel}', 'a-token-for-tests')[0] == 200 # it is there
         assert ask(address, 'voila/files/x.png', 'a-token-for-tests')[0] == 403
-        assert ask(address, f'voila/api/shutdown/{kernel}', 'a-token-for-tests', 'POST')[0] == 204
+        sent = {c.name: c.value.strip('"') for c in cookies if c.name == '_xsrf'} # as a tab that is closed does
+        sent = urllib.parse.urlencode(sent).encode()
+        assert tab.open(f'{address}voila/api/shutdown/{kernel}', sent, timeout=300).status == 204
         assert until(lambda: not list((folder/'visitors').iterdir()), 300)
         server.send_signal(signal.SIGINT)
         server.wait(60)

@@ -88,6 +88,7 @@ def name_visitor(
     if len(request.kernel_manager.list_kernel_ids()) >= visitors:
         raise HTTPError(503, reason='All places are taken, try again later')
     name = getattr(request.current_user, 'username', '')
+    _ = request.xsrf_token # sets the cookie without which a page that is closed may not end its kernel
     notebook.cells[0].source = _page_code(hashlib.sha256(name.encode()).hexdigest()[:16] if name else '')
     return notebook
 
