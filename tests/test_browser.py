@@ -1,4 +1,4 @@
-"""The widgets' notebooks in JupyterLab, in a real browser: clicks, drags and keys change the pictures, nothing fails.
+"""The widgets' notebooks in JupyterLab, and the app, in a real browser: clicks, drags and keys do what they should.
 
 Needs the package playwright and a system's Chromium (`apt-get install chromium`); skipped where they are not there.
 $SHINEON_SCREENSHOTS names a folder where a picture of each notebook is left."""
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import repo
+from shineon.core.media import video_info
+from test_app import serving, until
 
 sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: pip install playwright')
 chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -214,3 +216,55 @@ def test_tryon_browser(notebook):
     n.changes(picture, lambda: n.press('source', *['ArrowLeft']*20))
     n.changes(picture, lambda: n.button('difference').click())
     n.changes(picture, lambda: n.press('frame', 'ArrowRight'))
+
+# the app
+
+@pytest.fixture(scope='module')
+def app(tmp_path_factory):
+    "A server of the page, with drawn videos of two frames; its address with the token, its folder"
+    folder = tmp_path_factory.mktemp('app')/'tmp'
+    with serving(folder) as (_, address, _): yield address, next(folder.glob('shineon_app_*'))
+
+@pytest.fixture
+def visit(browser, app):
+    "Open the page in a browser of its own; afterwards nothing went wrong in it, and nothing of the visitor is left"
+    context, errors = browser.new_context(viewport=dict(width=1100, height=1300)), []
+    page = context.new_page()
+    page.set_default_timeout(600_000)
+    page.on('console', lambda m: errors.append(f'{m.text} {m.location.get("url", "")}') if m.type == 'error' else None)
+    page.on('pageerror', lambda e: errors.append(str(e)))
+    page.goto(app[0])
+    page.wait_for_selector('.shineon-choice img')
+    yield page
+    if folder := os.environ.get('SHINEON_SCREENSHOTS'): page.screenshot(path=Path(folder)/'app.png', full_page=True)
+    page.close(run_before_unload=True)
+    assert until(lambda: not list((app[1]/'visitors').iterdir()), 300)
+    context.close()
+    assert errors == []
+
+plays = """async v => { await v.play(); await new Promise(r => v.requestVideoFrameCallback(r));
+  return [v.videoWidth, v.videoHeight] }"""
+
+def test_app_dresses(visit, tmp_path):
+    "A drawn person in a drawn garment: both videos play, the result can be taken home"
+    visit.get_by_role('button', name='dots').click()
+    visit.get_by_role('button', name='letters').click() # which was chosen
+    visit.get_by_role('button', name='Dress', exact=True).click()
+    visit.wait_for_selector('.shineon-download')
+    videos = visit.locator('video')
+    assert [videos.nth(i).evaluate(plays) for i in range(videos.count())] == [[360,480]]*2
+    with visit.expect_download() as got: visit.locator('.shineon-download').click()
+    got.value.save_as(tmp_path/'got.mp4')
+    assert got.value.suggested_filename == 'Ada_dots.mp4' and video_info(tmp_path/'got.mp4')['frames'] == 2
+
+def test_app_refuses(visit):
+    "What is no video is refused in words; a photo is taken"
+    video, photo = (visit.locator('.shineon-upload input').nth(i) for i in (0, 1))
+    video.set_input_files(dict(name='diary.mp4', mimeType='video/mp4', buffer=b'Dear diary'))
+    visit.get_by_text('this video is broken').wait_for()
+    assert 'diary.mp4' in visit.get_by_text('this video is broken').inner_text()
+    png = visit.locator('.shineon-choice').nth(1).locator('img').first.screenshot()
+    photo.set_input_files(dict(name='shirt.png', mimeType='image/png', buffer=png))
+    shirt = visit.locator('.shineon-choice button', has_text='shirt')
+    shirt.wait_for()
+    assert shirt.get_attribute('aria-pressed') == 'true'

@@ -48,13 +48,14 @@ rooms = {'': ['core', 'data', 'models', 'train'],
          'train': ['core', 'data', 'models', 'kernels', 'train'],
          'tryon': ['core', 'data', 'models', 'kernels', 'tryon'],
          'evaluate': ['core', 'data.layouts', 'evaluate'],
-         'explore': ['core', 'data', 'sample', 'models', 'train', 'tryon', 'evaluate', 'explore', 'cli.run_table'],
+         'explore': ['core', 'data', 'sample', 'prepare', 'models', 'train', 'tryon', 'evaluate', 'explore',
+                     'cli.run_table', 'cli.dress'],
          'benchmarks': ['core', 'data', 'sample', 'prepare', 'models', 'kernels', 'train', 'tryon', 'benchmarks'],
          'cli': ['core', 'cli', 'benchmarks.bench', 'data.layouts', 'sample.dataset', 'evaluate.page',
                  'evaluate.tables', 'models.networks', 'models.export', 'models.weights', 'data.check',
                  'sample.layouts', 'tryon.prewarp', 'data.frame_files', 'kernels.winograd', 'models.files',
                  'prepare.annotators', 'prepare.dataset', 'prepare.sources', 'tryon.compose', 'tryon.dress',
-                 'tryon.methods', 'tryon.own_size']}
+                 'tryon.methods', 'tryon.own_size', 'explore.app', 'explore.jobs', 'explore.uploads']}
 
 def known_modules(path):
     "Modules of this package that a module imports from, without `shineon.`"

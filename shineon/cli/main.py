@@ -244,6 +244,12 @@ _dress_options = dict(
     prepare=('person', 'models', 'pose', 'parse', 'densepose', 'cut_out', 'smooth', 'gpu_ids', 'plugins'),
     tryon=('category', 'region_margin', 'region_hem', 'steady', 'framing'))
 
+def _takes_dress_options(p, look): # those of the run notebooks
+    options = [(o, names) for notebook,names in _dress_options.items() for o in read_options(run_notebook(notebook))]
+    for o,names in options:
+        if o.name in names: add_option(p, replace(o, help=fill_names(o.help) if look.help else o.help))
+
+# %% ../../nbs/cli/85_main.ipynb #ec26d09c
 def _dress(p, look):
     "Dress the person of your own video, or photo, in garments: prepares it, tries on, writes a video like it."
     p.add_argument('video', help='video of a person, or a photo')
@@ -257,9 +263,7 @@ def _dress(p, look):
                    help='try-on network: a name of `shineon weights`, or a file (default: unet_viton)')
     p.add_argument('--warp_checkpoint', default='warp_viton', metavar='STR',
                    help='warp that bends garments, likewise (default: warp_viton)')
-    options = [(o, names) for notebook,names in _dress_options.items() for o in read_options(run_notebook(notebook))]
-    for o,names in options:
-        if o.name in names: add_option(p, replace(o, help=fill_names(o.help) if look.help else o.help))
+    _takes_dress_options(p, look)
     p.set_defaults(run=_run_dress)
 
 # %% ../../nbs/cli/85_main.ipynb #9f19089b
@@ -268,6 +272,14 @@ def _run_dress(args):
     from shineon.cli.dress import dress_video # late: it imports torch
     others = 'command', 'run', 'plugins', 'notebook'
     dress_video(**{k: v for k,v in vars(args).items() if k not in others})
+
+# %% ../../nbs/cli/85_main.ipynb #f18a7174
+def _app(p, look):
+    "A page in the browser on which one dresses a video, one's own or a drawn one; on this machine, with a token."
+    from shineon.cli.app import add_app_options, run_app # late: it needs NumPy
+    add_app_options(p)
+    _takes_dress_options(p, look)
+    p.set_defaults(run=run_app)
 
 # %% ../../nbs/cli/85_main.ipynb #d8986978
 def _prepare(p, look):
@@ -511,8 +523,8 @@ def _leave_with(parent): # its process number
     os.kill(os.getpid(), signal.SIGTERM)
 
 # %% ../../nbs/cli/85_main.ipynb #1882bd30
-_commands = [_dress, _sample, _prepare, _check, _prewarp, _train, _tryon, _runs, _rerun, _sweep, _export, _weights,
-             _evaluate, _compare, _demo, _bench, _run]
+_commands = [_dress, _app, _sample, _prepare, _check, _prewarp, _train, _tryon, _runs, _rerun, _sweep, _export,
+             _weights, _evaluate, _compare, _demo, _bench, _run]
 
 # %% ../../nbs/cli/85_main.ipynb #74654e09
 def make_parser(
