@@ -17,7 +17,7 @@ common = ('shineon', 'torch', 'fastai.vision.all', 'fastcore.test', 'matplotlib.
 
 
 def notebooks(where):
-    "Notebooks under `where`; first those rooms whose notebooks make whole runs, so that none of them is left at the end"
+    "Notebooks under `where`; first the rooms whose notebooks make whole runs, so that none of these is left at the end"
     where = Path(where).resolve()
     found = [where] if where.is_file() else where.rglob('*.ipynb')
     seen = [p for p in found if not any(part.startswith('.') for part in p.relative_to(root).parts)]
@@ -58,8 +58,8 @@ def test_all(paths):
         pid, status, used = os.wait4(-1, 0)
         path, out, start = running.pop(pid)
         seconds, cpu = perf_counter() - start, used.ru_utime + used.ru_stime
-        print(f'{"FAILED" if status else "ok    "} {path.relative_to(root)} {seconds:.0f} s, of the processor {cpu:.0f} s',
-              flush=True)
+        how = 'FAILED' if status else 'ok    '
+        print(f'{how} {path.relative_to(root)} {seconds:.0f} s, of the processor {cpu:.0f} s', flush=True)
         if not status: continue
         out.seek(0)
         failed.append((path.relative_to(root), out.read().decode(errors='replace')))

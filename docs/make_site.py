@@ -19,12 +19,12 @@ pages = {'CONTRIBUTING.md': 'CONTRIBUTING.md', 'CHANGELOG.md': 'CHANGELOG.md',
 kinds = dict(function='function', method='method', property='property', data='data', **{'class': 'class'})
 
 
-# the map: sections and notebooks, as the front page lists them
+# the map: sections and notebooks, as nbs/map.ipynb lists them
 
 def sections():
-    "The rooms in the order of the front page: `(name, what it is, [(notebook, what it is)])`"
+    "The rooms in the order of the map: `(name, what it is, [(notebook, what it is)])`"
     found = []
-    for cell in read_cells(nbs/'index.ipynb'):
+    for cell in read_cells(nbs/'map.ipynb'):
         for line in ''.join(cell['source']).splitlines():
             row = re.fullmatch(r'\| (.+?) \| ?(.*?) ?\|', line)
             if not row: continue
@@ -215,7 +215,7 @@ def staged(path, *more):
 
 def room_page(name, about, rows):
     "The page of a room: its notebooks"
-    listed = [(title_of(read_cells(nbs/n))[0], f'../{n}', relinked(what, nbs/'index.ipynb')) for n, what in rows]
+    listed = [(title_of(read_cells(nbs/n))[0], f'../{n}', relinked(what, nbs/'map.ipynb')) for n, what in rows]
     return listing(name, about, 'notebook', listed) + contents('/' + n.removesuffix('.ipynb') for n, _ in rows)
 
 
@@ -235,7 +235,8 @@ def listing(title, about, head, rows):
 def sources():
     "All sources of the site: `(place, text)`"
     rooms, modules = sections(), {}
-    pages_of = [*(f'rooms/{name}' for name, *_ in rooms), 'api/index', *(p.removesuffix('.md') for p in pages.values())]
+    others = ('api/index', *(p.removesuffix('.md') for p in pages.values()))
+    pages_of = ['map', *(f'rooms/{name}' for name, *_ in rooms), *others]
     front = [markdown_cell(contents(pages_of))]
     for path in notebooks():
         cells = read_cells(nbs/path)

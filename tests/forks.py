@@ -92,7 +92,7 @@ def in_a_session_of_its_own(request, streams):
 
 
 def keep(connection):
-    "Start the process that a connection asks for, say its number, then its exit status; it ends when nobody waits for it"
+    "Start what a connection asks for, say its number, then its exit status; it is killed when nobody waits for it"
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request, streams = request_of(connection)
     pid = in_a_session_of_its_own(request, streams)

@@ -21,7 +21,7 @@ modules = {m: cells for cells in notebooks.values() if (m := exported.module_of(
 def test_every_notebook_has_a_place():
     "In a section of the map, once, and among the sources"
     listed = [n for *_, rows in make_site.sections() for n, _ in rows]
-    assert sorted([*listed, 'index.ipynb']) == sorted(notebooks)
+    assert sorted([*listed, 'index.ipynb', 'map.ipynb']) == sorted(notebooks)
 
 def test_every_page_is_in_a_table_of_contents(sources):
     files = [p for p in sources.rglob('*') if p.suffix in ('.md', '.ipynb')]
@@ -102,7 +102,7 @@ def test_faults_are_found(tmp_path):
 # Sphinx itself, where it is installed
 
 def small_site(folder, text):
-    "A small project: a front page with a map of one notebook, and that notebook"
+    "A small project: a front page, a map of one notebook, and that notebook"
     (folder/'nbs'/'models').mkdir(parents=True)
     rows = '| notebook | what |', '|---|---|', '| **models** | networks |', r'| [a](models/a.ipynb) | $\frac{1}{2}$ |'
     prose = lambda text: dict(cell_type='markdown', id='a', metadata={}, source=text)
@@ -110,7 +110,8 @@ def small_site(folder, text):
     def write(name, *cells):
         nb = dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
         (folder/'nbs'/name).write_text(json.dumps(nb))
-    write('index.ipynb', prose('\n'.join(['# Front', '', *rows])))
+    write('index.ipynb', prose('# Front'))
+    write('map.ipynb', prose('\n'.join(['# Map', '', *rows])))
     function = ['#| export', 'def double_it(', '    x:int, # a number', ') -> int: # twice as much',
                 '    "Twice a number"', '    return 2*x']
     write('models/a.ipynb', code('#| default_exp models.a'), prose(f'# A\n\n> b\n\n{text}'), code('\n'.join(function)))

@@ -103,8 +103,10 @@ def test_ladders_are_found():
 # the front page
 
 def test_the_front_page_leads_everywhere():
-    "Its links lead to files that exist, and to every notebook"
-    text = (repo/'README.md').read_text(encoding='utf8')
+    "Its links, and those of the map, lead to files that exist, and to every notebook"
+    cells = json.loads((repo/'nbs'/'map.ipynb').read_text(encoding='utf8'))['cells']
+    map_of = '\n'.join(''.join(c['source']) for c in cells)
+    text = (repo/'README.md').read_text(encoding='utf8') + re.sub(r'\]\((?!\w+:|#)', '](nbs/', map_of)
     links = set(re.findall(r'(?:\]\(|src=")(?!\w+:|#)([^)"]+)', text))
     assert [l for l in sorted(links) if not (repo/l).exists()] == []
     everything = [name_of(p) for p in sorted((repo/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]

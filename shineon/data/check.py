@@ -287,12 +287,12 @@ def _frames(self:_Look):
         before = image
     self._flows(samples)
 
-# %% ../../nbs/data/19_check.ipynb #e9310edb
+# %% ../../nbs/data/19_check.ipynb #c221d26d
 def _reaches_out(crop): # does a crop leave the raw frame though it would fit in?
     sides = zip(crop.inside(), crop.size, crop.scale, crop.out)
     return any(last - first < min(n*scale, out) - .02*out - 1 for (first,last),n,scale,out in sides)
 
-# %% ../../nbs/data/19_check.ipynb #b0f70ef5
+# %% ../../nbs/data/19_check.ipynb #f1a6ea7b
 @patch
 def _crops(self:_Look): # does the file of crops fit the raw video and the frames?
     v, first = self.video, self.video.frames[0].files['image']

@@ -89,7 +89,7 @@ def garment_doubts(
     if right - left > 1.6*(bottom - top): found.append('much wider than high: does it lie on its side?')
     return found
 
-# %% ../../nbs/prepare/24_garment.ipynb #c2209c6a
+# %% ../../nbs/prepare/24_garment.ipynb #8f82d03b
 def _disc(n): return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2*n + 1,)*2) # of radius n
 
 def _mirrored(mask): # `(h w)`, uint8 -> left for right, about the middle of what is on
@@ -98,7 +98,7 @@ def _mirrored(mask): # `(h w)`, uint8 -> left for right, about the middle of wha
     there = (x >= 0) & (x < mask.shape[1])
     return mask[:,x*there]*there
 
-# %% ../../nbs/prepare/24_garment.ipynb #16664e0e
+# %% ../../nbs/prepare/24_garment.ipynb #77c35bac
 def _marks(mask, n): # `(h w)`, 0 or 1; pixels -> where GrabCut has to decide, and between what; None: nowhere
     bites = cv2.morphologyEx(mask | _mirrored(mask), cv2.MORPH_CLOSE, _disc(n))
     inside = cv2.erode(mask, _disc(n)) > 0
@@ -108,7 +108,7 @@ def _marks(mask, n): # `(h w)`, 0 or 1; pixels -> where GrabCut has to decide, a
     marks[inside], marks[outside] = cv2.GC_FGD, cv2.GC_BGD
     return marks
 
-# %% ../../nbs/prepare/24_garment.ipynb #ff5a20a7
+# %% ../../nbs/prepare/24_garment.ipynb #d1157305
 def refined_outline(
     photo:np.ndarray, # `(h w 3)`, uint8
     mask:np.ndarray, # `(h w)`, uint8: 255 on the garment, else 0; of a flood
