@@ -6,10 +6,11 @@
 __all__ = ['Path', 'plt', 'np', 'torch', 'F', 'nn', 'contact_sheet', 'read_video', 'show_picture', 'show_video', 'write_video',
            'to_uint8', 'Augment', 'ClipReader', 'Clips', 'INPUTS', 'LAYOUTS', 'dataset_videos', 'read_tryon_list',
            'split_videos', 'vvt_videos', 'clip_loaders', 'show_pictures', 'METRICS', 'VideoAttention',
-           'attention_picture', 'attention_sheet', 'AttentionExplorer', 'load_model', 'save_model', 'NETWORKS',
-           'SamsGenerator', 'UNetMask', 'WarpModule', 'read_card', 'weights_names', 'make_sample', 'n_params', 'show',
-           'predict_batch', 'result_rows', 'fit_schedule', 'inputs_with_warp', 'plot_losses', 'seed_everything',
-           'tryon_learner', 'sams_learner', 'unetmask_learner', 'warp_learner', 'dress', 'paste', 'tryon_reader']
+           'attention_picture', 'attention_sheet', 'AttentionExplorer', 'explore_attention', 'load_model', 'save_model',
+           'NETWORKS', 'SamsGenerator', 'UNetMask', 'WarpModule', 'read_card', 'weights_names', 'make_sample',
+           'n_params', 'show', 'predict_batch', 'result_rows', 'fit_schedule', 'inputs_with_warp', 'plot_losses',
+           'seed_everything', 'tryon_learner', 'sams_learner', 'unetmask_learner', 'warp_learner', 'dress', 'paste',
+           'tryon_reader']
 
 # %% ../nbs/all.ipynb #215ded36
 from pathlib import Path
@@ -28,7 +29,7 @@ from .data.layouts import LAYOUTS, dataset_videos, read_tryon_list, split_videos
 from .data.loaders import clip_loaders, show_pictures
 from .evaluate.metrics import METRICS
 from .explore.attention import VideoAttention, attention_picture, attention_sheet
-from .explore.attention_explorer import AttentionExplorer
+from .explore.attention_explorer import AttentionExplorer, explore_attention
 from .models.files import load_model, save_model
 from .models.networks import NETWORKS
 from .models.sams import SamsGenerator
@@ -47,7 +48,7 @@ from .tryon.dress import dress, paste, tryon_reader
 _all_ = [Path, plt, np, torch, F, nn, contact_sheet, read_video, show_picture, show_video,
          write_video, to_uint8, Augment, ClipReader, Clips, INPUTS, LAYOUTS, dataset_videos,
          read_tryon_list, split_videos, vvt_videos, clip_loaders, show_pictures, METRICS,
-         VideoAttention, attention_picture, attention_sheet, AttentionExplorer, load_model,
+         VideoAttention, attention_picture, attention_sheet, AttentionExplorer, explore_attention, load_model,
          save_model, NETWORKS, SamsGenerator, UNetMask, WarpModule, read_card, weights_names,
          make_sample, n_params, show, predict_batch, result_rows, fit_schedule,
          inputs_with_warp, plot_losses, seed_everything, tryon_learner, sams_learner,
