@@ -19,6 +19,18 @@ def test_import_is_light():
     r = python(f'import sys, shineon, shineon.cli.main; print({loaded}, shineon.__version__)')
     assert r.returncode == 0 and r.stderr == '' and r.stdout.startswith('[] '), r.stderr
 
+def test_import_under_another_device():
+    "Registries import their entries when they are first read, which may be while a network is made without memory"
+    code = """
+import shineon, torch
+from importlib import import_module
+with torch.device('meta'):
+    for room in 'data.represent data.layouts models.networks evaluate.metrics prepare.annotators'.split():
+        import_module('shineon.' + room)
+"""
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert p.returncode == 0, p.stderr
+
 def test_torchvision_after_shineon():
     code = 'import shineon, torchvision; from torchvision.models import vgg19; print(torchvision.__version__)'
     r = python(code)

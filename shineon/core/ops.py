@@ -41,7 +41,7 @@ def look_up(
     return out
 
 # %% ../../nbs/core/05_ops.ipynb #b8ae73cb
-colour_table = (torch.arange(256.)/127.5 - 1).numpy() # of a picture's bytes: 0 is -1, 255 is 1
+colour_table = np.arange(256, dtype=np.float32)/np.float32(127.5) - 1 # of a picture's bytes: 0 is -1, 255 is 1
 
 # %% ../../nbs/core/05_ops.ipynb #e764f1ab
 def to_tensor(

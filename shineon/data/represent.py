@@ -167,7 +167,7 @@ INPUTS.add(Input('cocopose', 18, _pose_input, ('image','keypoints'), draw=draw_p
 
 # %% ../../nbs/data/11_represent.ipynb #9b55713c
 def _to_largest(most): # table of a byte: -1 for 0, 1 for `most` and above
-    return (torch.arange(256.)/most).clamp_(max=1).mul_(2).sub_(1).numpy()
+    return (np.arange(256, dtype=np.float32)/np.float32(most)).clip(max=1)*2 - 1
 
 _part_table, _uv_table = _to_largest(len(densepose_names) - 1), _to_largest(255)
 
