@@ -28,8 +28,8 @@ with torch.device('meta'):
     for room in 'data.represent data.layouts models.networks evaluate.metrics prepare.annotators'.split():
         import_module('shineon.' + room)
 """
-    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert p.returncode == 0, p.stderr
+    r = python(code)
+    assert r.returncode == 0, r.stderr
 
 def test_torchvision_after_shineon():
     code = 'import shineon, torchvision; from torchvision.models import vgg19; print(torchvision.__version__)'
