@@ -3246,6 +3246,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'shineon/prepare/person.py'),
                                         'shineon.prepare.person.PersonAnnotator._model': ( 'prepare/person.html#personannotator._model',
                                                                                            'shineon/prepare/person.py'),
+                                        'shineon.prepare.person.PersonAnnotator._smoothed': ( 'prepare/person.html#personannotator._smoothed',
+                                                                                              'shineon/prepare/person.py'),
                                         'shineon.prepare.person.PersonAnnotator.annotate': ( 'prepare/person.html#personannotator.annotate',
                                                                                              'shineon/prepare/person.py'),
                                         'shineon.prepare.person.PersonAnnotator.locate': ( 'prepare/person.html#personannotator.locate',

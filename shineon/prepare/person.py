@@ -352,9 +352,9 @@ def changed_labels(
 
 # %% ../../nbs/prepare/23_person.ipynb #d359524d
 class _Video: # what is kept from frame to frame of a video
-    def __init__(self, smooth):
+    def __init__(self, smoothed): # kinds of labels
         self.memory, self.before, self.parse, self.areas = {}, None, None, deque(maxlen=51)
-        self.smoothers = {k: LabelSmoother(.75 if smooth > 1 else 0) for k in ('parse','parts')}
+        self.smoothers = {k: LabelSmoother(.75 if k in smoothed else 0) for k in ('parse','parts')}
 
     def smoothed(self, kind, *of): return self.smoothers[kind](*of)
 
@@ -402,6 +402,12 @@ def _foresee(self:PersonAnnotator, video, old, size, seen): # what a frame says 
     small = _work_size(tuple(size or old), seen['parse'])
     seen['parse'].foresee(_moved_joints(seen['pose'], old, small), small, video.memory)
 
+# %% ../../nbs/prepare/23_person.ipynb #c13ab981
+@patch
+def _smoothed(self:PersonAnnotator): # kinds of labels that are smoothed over time: those of files are taken as they are
+    by = dict(parse=self.by['parse'], parts=self.by['densepose'])
+    return [k for k,n in by.items() if self.smooth > 1 and not self._is_folder(n)]
+
 # %% ../../nbs/prepare/23_person.ipynb #b1112568
 @patch
 def annotate(self:PersonAnnotator,
@@ -410,7 +416,7 @@ def annotate(self:PersonAnnotator,
     placements:Iterable|None=None, # `ResizeCrop` of each frame, for folders: their files are of the raw frames
 ) -> Iterator[PersonFrame]: # as many as frames, some frames later, in bounded memory
     "Joints, labels and parts of each frame"
-    video = _Video(self.smooth)
+    video = _Video(self._smoothed())
     looked = self._looked(frames, repeat(None) if placements is None else placements)
     first = list(islice(looked, 1))
     if first and hasattr(first[0][2]['parse'], 'foresee'): first += islice(looked, _first - 1)
