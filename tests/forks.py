@@ -29,7 +29,7 @@ def kernel(argv):
     from ipykernel.kernelapp import launch_new_instance
     sys.argv = ['kernel', *argv]
     os.environ['MPLBACKEND'] = 'module://matplotlib_inline.backend_inline'
-    matplotlib.use(os.environ['MPLBACKEND'])
+    matplotlib.rcParams['backend'] = os.environ['MPLBACKEND'] # imported with the first figure, when the kernel is there
     launch_new_instance(argv)
 
 

@@ -50,6 +50,7 @@ def test_unet_command_on_data(unet_run, vvt, warped_dir):
     assert list(config['person_inputs']) == ['densepose','agnostic']
     options = dict(checkpoint['more']['options'])
     framing = options.pop('framing')
+    assert options.pop('made_by') == {} # nobody is named in this sample set
     assert options == params
     assert 0 < framing['neck'][1] < framing['hips'][1] < 1 # where the training data has persons
 
