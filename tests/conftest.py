@@ -18,7 +18,10 @@ short = '--keep_epochs 1 --decay_epochs 1 --display_count 1'.split()
 
 def pytest_configure(config):
     "Where commands come from, for all processes of this session"
-    if forks.possible and not hasattr(config, 'workerinput'): forks.announce(tempfile.mkdtemp(prefix='shineon-tests-'))
+    if not forks.possible or hasattr(config, 'workerinput'): return
+    folder = tempfile.mkdtemp(prefix='shineon-tests-')
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    forks.announce(folder)
 
 # made once a session, also where several processes of pytest share the tests
 
