@@ -8,7 +8,7 @@ __all__ = ['open_picture', 'read_picture', 'read_stored', 'write_png', 'write_vi
            'read_flo', 'flo_bytes', 'write_flo', 'read_grid', 'estimate_flow']
 
 # %% ../../nbs/core/04_media.ipynb #7f7dbad3
-import os, warnings
+import gc, os, warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -150,7 +150,7 @@ def _mp4(head):
     pad = [(0, n % 2) for n in head[0].shape[:2]] + [(0,0)] # yuv420p needs even sizes
     def prepare(f):
         f = av.VideoFrame.from_ndarray(np.pad(f, pad, mode='edge'), format='rgb24')
-        return f.reformat(format='yuv420p', dst_colorspace='ITU709')
+        return f.reformat(format='yuv420p', dst_colorspace='ITU709', threads=1)
     encoder = dict(name='libx264', pix_fmt='yuv420p', options={'crf':'18'}, **_bt709)
     return dict(format='mp4', options={'movflags':'faststart'}), encoder, prepare
 
@@ -288,7 +288,8 @@ def _pixels(frame, turn, where): # a decoded frame, to be turned so -> `(h w 3)`
     matrix = None if rgb else _matrix(frame.colorspace, frame.height, frame.width, where)
     clear = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
     pic = frame.reformat(format='rgba' if clear else 'rgb24', src_colorspace=matrix, dst_colorspace=matrix,
-                         src_color_range=frame.color_range, dst_color_range=2).to_ndarray() # 2: from 0 to 255
+                         src_color_range=frame.color_range, dst_color_range=2, threads=1) # 2: from 0 to 255
+    pic = pic.to_ndarray()
     if clear: pic = on_white(pic[...,:3], pic[...,3])
     return _as_shown(pic, turn)
 
@@ -323,6 +324,9 @@ def read_video(
 ) -> Iterator[np.ndarray]: # `(h w 3)` uint8 each, from first to last
     "The frames of a video, one at a time"
     return (pic for _,pic in timed_frames(path))
+
+# %% ../../nbs/core/04_media.ipynb #829cad34
+if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=gc.freeze)
 
 # %% ../../nbs/core/04_media.ipynb #2daa57e4
 def _facts(path): # what a video says about itself; its first frame is decoded, which alone knows its rotation
@@ -393,7 +397,8 @@ def _like(out, facts, shape): # to an open file: a track for pictures of this sh
     for k,v in tags.items(): setattr(context, k, v)
     pixel = facts['pixel'] or 1 # width to height of a pixel
     if pixel != 1: context.sample_aspect_ratio = 1/pixel if facts['on_side'] else pixel
-    how = dict(format=form, src_color_range=2, dst_colorspace=matrix, dst_color_range=tags['color_range'] or 1)
+    full = tags['color_range'] or 1
+    how = dict(format=form, src_color_range=2, dst_colorspace=matrix, dst_color_range=full, threads=1)
     return stream, lambda pic: av.VideoFrame.from_ndarray(pic, format='rgb24').reformat(**how)
 
 # %% ../../nbs/core/04_media.ipynb #db2eb68b
