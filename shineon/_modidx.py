@@ -693,6 +693,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'shineon.core.media._check_tables': ('core/media.html#_check_tables', 'shineon/core/media.py'),
                                     'shineon.core.media._checked': ('core/media.html#_checked', 'shineon/core/media.py'),
                                     'shineon.core.media._claims': ('core/media.html#_claims', 'shineon/core/media.py'),
+                                    'shineon.core.media._converted': ('core/media.html#_converted', 'shineon/core/media.py'),
                                     'shineon.core.media._copied': ('core/media.html#_copied', 'shineon/core/media.py'),
                                     'shineon.core.media._decode_fast': ('core/media.html#_decode_fast', 'shineon/core/media.py'),
                                     'shineon.core.media._decode_jpeg': ('core/media.html#_decode_jpeg', 'shineon/core/media.py'),

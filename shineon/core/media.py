@@ -141,6 +141,12 @@ def _checked(
             raise DataError(sizes, path, 'Give all frames one size')
         yield f
 
+# %% ../../nbs/core/04_media.ipynb #ed7dce18
+def _converted(frame, **how): # a frame of PyAV in another form; `how`: format, colour matrices and ranges
+    from av.video.reformatter import Interpolation as By
+    exact = By.BILINEAR | By.ACCURATE_RND | By.FULL_CHR_H_INT
+    return frame.reformat(interpolation=exact, threads=1, **how)
+
 # %% ../../nbs/core/04_media.ipynb #05497268
 _bt709 = dict(colorspace=1, color_primaries=1, color_trc=1, color_range=1) # numbers of ITU-T H.273; 1: studio range
 
@@ -150,7 +156,7 @@ def _mp4(head):
     pad = [(0, n % 2) for n in head[0].shape[:2]] + [(0,0)] # yuv420p needs even sizes
     def prepare(f):
         f = av.VideoFrame.from_ndarray(np.pad(f, pad, mode='edge'), format='rgb24')
-        return f.reformat(format='yuv420p', dst_colorspace='ITU709', threads=1)
+        return _converted(f, format='yuv420p', dst_colorspace=1)
     encoder = dict(name='libx264', pix_fmt='yuv420p', options={'crf':'18'}, **_bt709)
     return dict(format='mp4', options={'movflags':'faststart'}), encoder, prepare
 
@@ -287,9 +293,8 @@ def _pixels(frame, turn, where): # a decoded frame, to be turned so -> `(h w 3)`
     rgb = _has_rgb(frame.format)
     matrix = None if rgb else _matrix(frame.colorspace, frame.height, frame.width, where)
     clear = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
-    pic = frame.reformat(format='rgba' if clear else 'rgb24', src_colorspace=matrix, dst_colorspace=matrix,
-                         src_color_range=frame.color_range, dst_color_range=2, threads=1) # 2: from 0 to 255
-    pic = pic.to_ndarray()
+    pic = _converted(frame, format='rgba' if clear else 'rgb24', src_colorspace=matrix, dst_colorspace=matrix,
+                     src_color_range=frame.color_range, dst_color_range=2).to_ndarray() # 2: from 0 to 255
     if clear: pic = on_white(pic[...,:3], pic[...,3])
     return _as_shown(pic, turn)
 
@@ -397,9 +402,8 @@ def _like(out, facts, shape): # to an open file: a track for pictures of this sh
     for k,v in tags.items(): setattr(context, k, v)
     pixel = facts['pixel'] or 1 # width to height of a pixel
     if pixel != 1: context.sample_aspect_ratio = 1/pixel if facts['on_side'] else pixel
-    full = tags['color_range'] or 1
-    how = dict(format=form, src_color_range=2, dst_colorspace=matrix, dst_color_range=full, threads=1)
-    return stream, lambda pic: av.VideoFrame.from_ndarray(pic, format='rgb24').reformat(**how)
+    how = dict(format=form, src_color_range=2, dst_colorspace=matrix, dst_color_range=tags['color_range'] or 1)
+    return stream, lambda pic: _converted(av.VideoFrame.from_ndarray(pic, format='rgb24'), **how)
 
 # %% ../../nbs/core/04_media.ipynb #db2eb68b
 def _shown(frames, times, path, source): # each frame with its time and length; `DataError` for more, or fewer, frames
