@@ -29,7 +29,7 @@ lint: venv ## ruff: lines, unused names, likely mistakes
 
 test: lint ## ruff, notebook tests, pytest; the last two in two processes
 	$(BIN)/python .ci/notebooks.py $(NB)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 8
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 8
 
 lab: venv ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab nbs

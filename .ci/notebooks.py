@@ -41,7 +41,7 @@ def forked(path, out):
     status = 1
     try:
         for stream in (1, 2): os.dup2(out.fileno(), stream)
-        if forks.possible: forks.kernels_by_fork()
+        if forks.possible: forks.by_fork()
         status = test(path)
     finally:
         sys.stdout.flush(), sys.stderr.flush()

@@ -23,6 +23,10 @@ def pytest_configure(config):
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     forks.announce(folder)
 
+longest = 'test_browser.py', 'test_sams.py', 'test_distributed.py' # first: none is left to one process at the end
+
+def pytest_collection_modifyitems(items): items.sort(key=lambda item: item.path.name not in longest)
+
 # made once a session, also where several processes of pytest share the tests
 
 @pytest.fixture(scope='session')

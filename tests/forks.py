@@ -37,7 +37,7 @@ def settle(request, streams):
     "Take the folder, the environment and the streams that were asked for, and signals as a new Python has them"
     for number, fd in enumerate(streams): os.dup2(fd, number)
     os.closerange(3, 256)
-    kernels_by_fork()
+    by_fork()
     for s in (signal.SIGTERM, signal.SIGCHLD): signal.signal(s, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
@@ -209,25 +209,39 @@ def nursery():
     os._exit(0)
 
 
-def kernels_by_fork():
-    "Let Jupyter's kernels that this process starts be forks of it as it is now"
+def asked_of(nurse):
+    "A connection to a new process of a nursery's"
+    here, there = socket.socketpair()
+    socket.send_fds(nurse, [b'.'], [there.fileno()])
+    there.close()
+    return here
+
+
+def by_fork():
+    "Let kernels, and commands by `subprocess.run`, that this process starts be forks of it as it is now"
     from jupyter_client.provisioning import local_provisioner
-    asked = nursery()
+    nurse, begin = nursery(), subprocess.run
     def launch_kernel(cmd, cwd=None, env=None, stdout=None, stderr=None, **kw):
-        here, there = socket.socketpair()
-        socket.send_fds(asked, [b'.'], [there.fileno()])
-        there.close()
         streams = (s or f for s, f in zip((stdout, stderr), (sys.__stdout__, sys.__stderr__)))
         with open(os.devnull) as nothing:
-            return Process(here, 'kernel', cmd[cmd.index('-f'):], cwd, env or dict(os.environ), (nothing, *streams))
-    local_provisioner.launch_kernel = launch_kernel
+            words = cmd[cmd.index('-f'):]
+            return Process(asked_of(nurse), 'kernel', words, cwd, env or dict(os.environ), (nothing, *streams))
+    def run(words, *args, cwd=None, **how):
+        if args or list(words)[:3] != shineon_words or how not in captured: return begin(words, *args, cwd=cwd, **how)
+        status, *said = run_command(words[3:], cwd, dict(os.environ), None, asked_of(nurse), 'stderr' in how)
+        return subprocess.CompletedProcess(words, status, *said)
+    local_provisioner.launch_kernel, subprocess.run = launch_kernel, run
 
 
-def run_command(argv, cwd, env, timeout):
-    "`shineon` with some words: exit status, what it printed, what it complained about"
+shineon_words = [sys.executable, '-m', 'shineon.cli.main'] # with which a command begins
+captured = dict(capture_output=True, text=True), dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+def run_command(argv, cwd, env, timeout, connection=None, merged=False):
+    "`shineon` with some words: exit status, what it printed, what it complained about; this among that when `merged`"
     import tempfile
     with open(os.devnull) as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = Process(connect(), 'command', argv, cwd, env, (nothing, out, err))
+        streams = nothing, out, out if merged else err
+        process = Process(connection or connect(), 'command', argv, cwd, env, streams)
         try: status = process.wait(timeout)
         except subprocess.TimeoutExpired: process.kill(); raise
         for f in (out, err): f.seek(0)
