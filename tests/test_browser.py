@@ -44,9 +44,10 @@ def lab(tmp_path_factory):
         server = subprocess.Popen(command, env={k: v for k,v in env.items() if k != 'MPLBACKEND'}, cwd=folder,
                                   stdout=log, stderr=subprocess.STDOUT)
     address = f'http://127.0.0.1:{port}'
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({})) # whatever proxies other tests have set
     try:
         for _ in range(240):
-            try: urllib.request.urlopen(f'{address}/api?token=a-token', timeout=5).close()
+            try: direct.open(f'{address}/api?token=a-token', timeout=5).close()
             except OSError: time.sleep(.5)
             else: break
         else: pytest.fail((folder/'log').read_text()[-2000:])
