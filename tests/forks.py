@@ -227,7 +227,8 @@ def by_fork():
             words = cmd[cmd.index('-f'):]
             return Process(asked_of(nurse), 'kernel', words, cwd, env or dict(os.environ), (nothing, *streams))
     def run(words, *args, cwd=None, **how):
-        if args or list(words)[:3] != shineon_words or how not in captured: return begin(words, *args, cwd=cwd, **how)
+        ours = isinstance(words, list) and words[:3] == shineon_words and how in captured
+        if args or not ours: return begin(words, *args, cwd=cwd, **how)
         status, *said = run_command(words[3:], cwd, dict(os.environ), None, asked_of(nurse), 'stderr' in how)
         return subprocess.CompletedProcess(words, status, *said)
     local_provisioner.launch_kernel, subprocess.run = launch_kernel, run
