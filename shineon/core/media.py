@@ -331,7 +331,7 @@ def read_video(
     return (pic for _,pic in timed_frames(path))
 
 # %% ../../nbs/core/04_media.ipynb #829cad34
-if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=gc.freeze)
+if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=gc.freeze) # frames wait for threads
 
 # %% ../../nbs/core/04_media.ipynb #2daa57e4
 def _facts(path): # what a video says about itself; its first frame is decoded, which alone knows its rotation
