@@ -12,8 +12,10 @@ from shineon.benchmarks.network_cases import streamed
 from shineon.benchmarks.plain import random_clip
 from shineon.core.errors import OptionError
 from shineon.core.ops import to_uint8
+from shineon.data.clips import ClipReader
+from shineon.data.labels import inputs_of
 from shineon.data.layouts import vvt_videos
-from shineon.data.loaders import ClipDL
+from shineon.data.loaders import ClipDL, clip_loaders
 from shineon.models.critics import MultiscaleCritic, TemporalCritic
 from shineon.models.files import for_inference, load_model, save_model
 from shineon.models.layers import SelfAttention
@@ -306,6 +308,17 @@ def test_what_is_said_when_memory_runs_out():
 
 
 # try-on
+
+def test_clips_made_on_the_device(vvt):
+    "Inputs made of bytes on the GPU are those of a CPU; only the blurred silhouette differs, in its last digits"
+    reader = ClipReader(inputs_of('person'), parse=True, fine_height=128, fine_width=64)
+    def batch(device, **kw):
+        return clip_loaders(vvt_videos(vvt), [], reader, 3, 2, 0, no_shuffle=True, device=device, **kw).train.one_batch()[0]
+    usual, late = batch(torch.device('cpu')), batch(DEVICE, **dict(late=True) if rehearsal else {})
+    assert late['image'].device == DEVICE and set(late) == set(usual)
+    for k in set(usual) - {'video', 'frame'}:
+        assert torch.allclose(late[k].cpu(), usual[k], rtol=0, atol=1e-5 if k == 'agnostic' else 0), k
+
 
 def test_videos_side_by_side(vvt):
     "Two videos as one batch: the frames of each alone"

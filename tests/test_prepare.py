@@ -5,13 +5,14 @@ their files are (SHINEON_MODELS, or the cache), and is skipped with a message wh
 import csv, errno, json, tracemalloc
 from pathlib import Path
 
-import av, numpy as np, pytest
+import av, numpy as np, pytest, torch
 from PIL import Image
 from shineon.core.errors import DataError, OptionError
 from shineon.core.media import read_picture, read_video, write_png, write_video
 from shineon.data.check import check_data
 from shineon.data.frame_files import ResizeCrop
 from shineon.data.layouts import check_source, vvt_videos
+from shineon.data.represent import draw_flow
 from shineon.prepare import dataset
 from shineon.prepare.annotators import ANNOTATORS, check_models, models_folder
 from shineon.prepare.dataset import Preparation, plan_jobs, prepare, read_record
@@ -317,3 +318,11 @@ def test_light_level(light_models, real, tmp_path):
     record = prepare([tmp_path/'a.mp4'], tmp_path/'set', garment, models=light_models)['a-own']
     assert record['frames'] == 12 and 'nobody found' not in record['doubts']
     assert not check_data(tmp_path/'set').errors()
+
+# its pictures
+
+def test_colours_of_flow():
+    "They are torchvision's, which takes seconds to load, to the last bit"
+    from torchvision.utils import flow_to_image
+    flow = 10*torch.randn(3, 2, 64, 48, generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(draw_flow(flow), flow_to_image(flow).permute(0, 2, 3, 1))

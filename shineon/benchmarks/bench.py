@@ -110,10 +110,11 @@ def in_turns(
 
 # %% ../../nbs/benchmarks/91_bench.ipynb #b37ce4f2
 def difference(
-    a, # tensors in any structure
-    b, # tensors in the same structure
+    a, # tensors in any structure, or a function that gives them: it is not timed
+    b, # the same, in the same structure
 ) -> float: # as a share of the largest number in their tensor
     "Largest difference of two results"
+    a, b = (x() if callable(x) else x for x in (a, b))
     def apart(x, y):
         x, y = x.double().cpu(), y.double().cpu()
         return float((x - y).abs().max()/y.abs().max())

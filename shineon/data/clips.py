@@ -23,7 +23,7 @@ from .frame_files import FILES, ResizeCrop
 from .labels import INPUTS, clothes_ids, lip_ids
 from .layouts import Video, needed_files
 from .region import CATEGORIES
-from .represent import im_cloth
+from .represent import im_cloth, im_cloth_late, pictures_of
 
 # %% ../../nbs/data/13_clips.ipynb #289275e3
 class ClipReader:
@@ -94,9 +94,7 @@ def __call__(self:ClipReader,
     places:list[ResizeCrop]|None=None, # how each frame of the video is placed, see `place` and `frame_person`
 ) -> dict: # tensors `(n c h w)`, and the names `video` and `frame`
     "The clip of `n` frames that ends at frame `last`, zeros where that is before the video's start"
-    numbers = range(max(last+1-n, 0), last+1)
-    arrays = self._arrays(video, numbers, cloth or video.cloth, places)
-    if change: arrays = change.apply(arrays, still=n*(len(video.frames) == 1))
+    arrays = self._read(video, last, n, cloth, change, places)
     count = len(arrays['image'])
     parts = self._person(arrays) | self._cloth(arrays, count)
     parts['valid'] = torch.ones(count, 1, 1, 1)
@@ -152,6 +150,13 @@ def _arrays(self:ClipReader, video, numbers, photo, places): # kind of file -> `
         arrays = {k: np.stack([f[k] for f in frames]) for k in frames[0]}
     return arrays | {k: a[None] for k,a in self._photos(photo).items()}
 
+# %% ../../nbs/data/13_clips.ipynb #f0e74301
+@patch
+def _read(self:ClipReader, video, last, n, cloth=None, change=None, places=None): # -> as from `_arrays`
+    numbers = range(max(last+1-n, 0), last+1)
+    arrays = self._arrays(video, numbers, cloth or video.cloth, places)
+    return change.apply(arrays, still=n*(len(video.frames) == 1)) if change else arrays
+
 # %% ../../nbs/data/13_clips.ipynb #768c2c06
 @patch
 def _person(self:ClipReader, arrays): # kind of file -> `(n ...)` -> tensors `(n c h w)` by name
@@ -183,10 +188,71 @@ def _cloth(self:ClipReader, arrays, n): # kind of file -> `(1 ...)` -> the garme
     made = {name: INPUTS[name].make(files, **self.options) for name in self.cloth_inputs}
     return {name: x.expand(n,-1,-1,-1) for name,x in made.items()}
 
+# %% ../../nbs/data/13_clips.ipynb #02473d20
+@patch
+def _late(self:ClipReader): # inputs that are made of a batch, and those that are not
+    inputs = [INPUTS[n] for n in (*self.person_inputs, *self.cloth_inputs)]
+    return [i for i in inputs if i.late], [i for i in inputs if not i.late]
+
+# %% ../../nbs/data/13_clips.ipynb #11dc8e3c
+@patch
+def _early(self:ClipReader, arrays): # kind of file -> `(n ...)` -> further files for `late`; parts that are made
+    late, others = self._late()
+    raw = {k: FILES[k].stack(a) for k,a in arrays.items() if k != 'image'}
+    raw['image'] = torch.from_numpy(planes(arrays['image']))
+    files = {k: x for i in late if i.early for k,x in i.early(raw, **self.options).items()}
+    parts = self._warped(raw['warped'], raw.get('warped_mask')) if 'warped' in raw else {}
+    for entry in others:
+        image = raw['image'] if entry.of_bytes else torch.from_numpy(look_up(raw['image'].numpy(), colour_table))
+        made = entry.make(raw | dict(image=image), **self.options)
+        parts[entry.name] = made.expand(len(image), -1, -1, -1)
+    return files, parts
+
+# %% ../../nbs/data/13_clips.ipynb #98ca8381
+@patch
+def _late_files(self:ClipReader, arrays): # kind of file -> its arrays, those that `finish` needs, as tensors
+    wanted = {'image', *['parse']*(self.training or self.parse), *(k for i in self._late()[0] for k in i.files)}
+    own = {k: a if a.flags.writeable else a.copy() for k,a in arrays.items() if k in wanted} # a cache's are not
+    return {k: torch.from_numpy(a) for k,a in own.items()}
+
+# %% ../../nbs/data/13_clips.ipynb #67556a2b
+@patch
+def stored(self:ClipReader,
+    video:Video, # whose frames
+    last:int, # number of the clip's last frame
+    n:int=1, # frames of the clip
+    change:Augmentation|None=None, # what happens to all frames and the garment
+) -> dict: # `files`: kind -> bytes or floats `(n ...)`, a garment's `(1 ...)`; `parts`; `valid`, `video`, `frame`
+    "The same clip as far as it is made where files are read: a batch of these is for `finish`"
+    arrays = self._read(video, last, n, change=change)
+    further, parts = self._early(arrays)
+    valid = torch.ones(len(arrays['image']), 1, 1, 1)
+    padded = lambda x: _pad_front(x, n)
+    files = {k: x if k in self.cloth_kinds else padded(x) for k,x in (self._late_files(arrays) | further).items()}
+    parts = {k: padded(x) for k,x in parts.items()}
+    return dict(files=files, parts=parts, valid=padded(valid), video=video.id, frame=video.frames[last].name)
+
+# %% ../../nbs/data/13_clips.ipynb #7ec47130
+@patch
+def finish(self:ClipReader,
+    stored:dict, # a batch of `stored` clips, on any device
+) -> dict: # the batch of clips, tensors `(b n c h w)`, there
+    "Make the inputs of a batch"
+    (b,n), counts = stored['valid'].shape[:2], stored['valid'] > 0
+    files = {k: x.flatten(0,1) for k,x in stored['files'].items()}
+    made = dict(image=pictures_of(files['image'])) | {i.name: i.late(files, **self.options) for i in self._late()[0]}
+    if self.parse: made['parse'] = files['parse'][:,None].long()
+    worn = im_cloth_late(files['image'], files['parse'], self.worn) if self.training else ()
+    made |= zip(('im_cloth','im_cloth_mask'), worn)
+    clips = {k: x.unflatten(0, (b,-1)).expand(-1, n, -1, -1, -1) for k,x in made.items()}
+    clips = {k: torch.where(counts, x, 0) for k,x in clips.items()} | stored['parts']
+    return clips | {k: stored[k] for k in ('valid', 'video', 'frame')}
+
 # %% ../../nbs/data/13_clips.ipynb #1447c805
 class Clips:
     "A data set with one clip ending at each frame of some videos"
     epoch = 0 # its number: another augmentation for each
+    late = False # gives `stored` clips, whose batches are for `reader.finish`
     def __init__(self,
         videos:list[Video], # from a layout
         reader:ClipReader, # how to read them
@@ -201,7 +267,8 @@ class Clips:
         keep_freed_memory() # new memory costs more than the clip that is written to it
         clip, number = self.numbers(i)
         change = self.augment(self.epoch, number) if self.augment else None
-        return self.reader(*self.locate(clip), n=self.n, change=change)
+        read = self.reader.stored if self.late else self.reader
+        return read(*self.locate(clip), n=self.n, change=change)
     def numbers(self, i): return i, i # of the clip; for what happens to it
 
 # %% ../../nbs/data/13_clips.ipynb #745333be

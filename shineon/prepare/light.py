@@ -324,14 +324,18 @@ def from_cells(
     size:tuple[int,int], # height and width wanted
 ) -> np.ndarray: # `(h w c)`, float32
     "What cells say of a picture at any size, linear between their middles"
-    rows = _between(cells.shape[0], fit.top, fit.height, size[0])
-    cols = _between(cells.shape[1], fit.left, fit.width, size[1])
-    return np.ascontiguousarray(np.tensordot(cols, np.tensordot(rows, cells, (1,0)), (1,1)).transpose(1, 0, 2))
+    ringed = np.pad(cells, ((1,1), (1,1), (0,0))) # nothing is known outside
+    row, y = _between(cells.shape[0], fit.top, fit.height, size[0])
+    column, x = _between(cells.shape[1], fit.left, fit.width, size[1])
+    x, y = x[:,None], y[:,None,None]
+    rows = ringed[row]*(1 - y) + ringed[row + 1]*y # (h W+2 c)
+    return rows[:,column]*(1 - x) + rows[:,column + 1]*x
 
 # %% ../../nbs/prepare/21_light.ipynb #b5d49177
-def _between(n, first, length, wanted): # `(wanted n)`: weights of n cells along one side
-    at = (first + (np.arange(wanted) + .5)*length/wanted - .5)/16
-    return np.clip(1 - np.abs(at[:,None] - np.arange(n)), 0, 1).astype(np.float32)
+def _between(n, first, length, wanted): # of n cells in a ring: which one is before each place, how far on to the next
+    at = (first + (np.arange(wanted) + .5)*length/wanted - .5)/16 + 1
+    before = np.floor(at).astype(int).clip(0, n)
+    return before, (at - before).clip(0, 1).astype(np.float32)
 
 # %% ../../nbs/prepare/21_light.ipynb #7cdfd479
 class BodyPix:
