@@ -7,7 +7,7 @@ OUT ?= demo
 TRAIN ?=
 NB ?= nbs
 
-.PHONY: help venv demo lint test lab notebooks check docs clean
+.PHONY: help venv demo lint test test-notebooks test-pytest lab notebooks check docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +27,12 @@ demo: venv ## try on with trained networks; TRAIN=1 trains small ones first; DAT
 lint: venv ## ruff: lines, unused names, likely mistakes
 	$(BIN)/ruff check
 
-test: lint ## ruff, notebook tests, pytest; the last two in two processes
+test: lint test-notebooks test-pytest ## ruff, notebook tests, pytest; the last two in two processes
+
+test-notebooks: venv
 	$(BIN)/python .ci/notebooks.py $(NB)
+
+test-pytest: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 8
 
 lab: venv ## JupyterLab on the notebooks

@@ -313,7 +313,8 @@ def test_clips_made_on_the_device(vvt):
     "Inputs made of bytes on the GPU are those of a CPU; only the blurred silhouette differs, in its last digits"
     reader = ClipReader(inputs_of('person'), parse=True, fine_height=128, fine_width=64)
     def batch(device, **kw):
-        return clip_loaders(vvt_videos(vvt), [], reader, 3, 2, 0, no_shuffle=True, device=device, **kw).train.one_batch()[0]
+        dls = clip_loaders(vvt_videos(vvt), [], reader, 3, 2, 0, no_shuffle=True, device=device, **kw)
+        return dls.train.one_batch()[0]
     usual, late = batch(torch.device('cpu')), batch(DEVICE, **dict(late=True) if rehearsal else {})
     assert late['image'].device == DEVICE and set(late) == set(usual)
     for k in set(usual) - {'video', 'frame'}:

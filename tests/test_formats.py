@@ -12,6 +12,7 @@ from shineon.data.formats import (
     fill_outline, flow_mismatch, flow_of_array, flow_of_kitti, garment_mask, ground_colour, join_iuv,
     joints_on_person, known_flow, label_pixels, mask_doubts, mask_of_file, parse_names, part_colours,
     recognise_densepose, recognise_flow, recognise_parse, to_coco18, to_iuv, to_labels, to_lip)
+from shineon.data.frame_files import FILES, ResizeCrop
 from shineon.data.labels import COCO, LIP, clothes_ids, coco_names
 
 h, w = 128, 96
@@ -487,6 +488,11 @@ def test_flow_of_kitti():
     counts = Counter()
     known = known_flow(out, counts=counts)
     assert not known[:9].any() and (known[9:] == out[9:]).all() and counts == {'unknown pixels of flow set to 0': 9*w}
+
+def test_labels_of_16_bits_are_read_as_bytes(tmp_path):
+    Image.fromarray(drawn_parse().astype(np.uint16)).save(tmp_path/'a.png')
+    read = FILES['parse'].load(tmp_path/'a.png', ResizeCrop((h,w), h, w))
+    assert read.dtype == np.uint8 and np.array_equal(read, drawn_parse())
 
 @pytest.mark.parametrize('unknown', (1666666752, -2e9, np.nan, np.inf))
 def test_unknown_flow(unknown):

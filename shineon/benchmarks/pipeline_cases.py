@@ -139,10 +139,10 @@ _compared = 'image', 'im_cloth', 'im_cloth_mask', 'cloth', 'cloth_mask'
 def _loader(inputs, opened, cached, late, side, device):
     scratch = tempfile.TemporaryDirectory()
     clips = Clips(vvt_videos(bench_data()), ClipReader(inputs, cache_dir=scratch.name*cached), 5)
-    clips.late = late
     whole = [i for i in range(len(clips)) if clips.locate(i)[1] >= 4][::3][:8]
     names = [*_compared, *(n for n in inputs if n != 'agnostic')]
-    read = clips.__getitem__ if side == 'ours' else lambda i: plain_clip(*clips.locate(i), 5, opened)
+    ours = clips.stored if late else clips.__getitem__
+    read = ours if side == 'ours' else lambda i: plain_clip(*clips.locate(i), 5, opened)
     def run(keep=scratch): # the folder lasts as long as this function
         for i in whole: clip = read(i)
         return partial(_compared_parts, clips.reader, clip, names)

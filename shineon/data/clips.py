@@ -196,24 +196,27 @@ def _late(self:ClipReader): # inputs that are made of a batch, and those that ar
 
 # %% ../../nbs/data/13_clips.ipynb #11dc8e3c
 @patch
-def _early(self:ClipReader, arrays): # kind of file -> `(n ...)` -> further files for `late`; parts that are made
+def _early(self:ClipReader, arrays, n): # kind of file -> `(m ...)` -> further files for `late`; parts that are made
     late, others = self._late()
     raw = {k: FILES[k].stack(a) for k,a in arrays.items() if k != 'image'}
     raw['image'] = torch.from_numpy(planes(arrays['image']))
-    files = {k: x for i in late if i.early for k,x in i.early(raw, **self.options).items()}
-    parts = self._warped(raw['warped'], raw.get('warped_mask')) if 'warped' in raw else {}
+    files, parts = {}, self._warped(raw['warped'], raw.get('warped_mask')) if 'warped' in raw else {}
+    for entry in (i for i in late if i.early):
+        made = entry.early(raw, **self.options)
+        files |= {k: _pad_front(x, n) if entry.of == 'person' else x for k,x in made.items()}
     for entry in others:
         image = raw['image'] if entry.of_bytes else torch.from_numpy(look_up(raw['image'].numpy(), colour_table))
         made = entry.make(raw | dict(image=image), **self.options)
         parts[entry.name] = made.expand(len(image), -1, -1, -1)
-    return files, parts
+    return files, {k: _pad_front(x, n) for k,x in parts.items()}
 
 # %% ../../nbs/data/13_clips.ipynb #98ca8381
 @patch
-def _late_files(self:ClipReader, arrays): # kind of file -> its arrays, those that `finish` needs, as tensors
+def _late_files(self:ClipReader, arrays, n): # kind of file -> its arrays, those that `finish` needs, as tensors
     wanted = {'image', *['parse']*(self.training or self.parse), *(k for i in self._late()[0] for k in i.files)}
-    own = {k: a if a.flags.writeable else a.copy() for k,a in arrays.items() if k in wanted} # a cache's are not
-    return {k: torch.from_numpy(a) for k,a in own.items()}
+    own = {k: a if a.flags.writeable else a.copy() for k,a in arrays.items() if k in wanted} # those of shards are not
+    found = {k: torch.from_numpy(a) for k,a in own.items()}
+    return {k: _pad_front(x, n) if FILES[k].of == 'person' else x for k,x in found.items()}
 
 # %% ../../nbs/data/13_clips.ipynb #67556a2b
 @patch
@@ -225,12 +228,10 @@ def stored(self:ClipReader,
 ) -> dict: # `files`: kind -> bytes or floats `(n ...)`, a garment's `(1 ...)`; `parts`; `valid`, `video`, `frame`
     "The same clip as far as it is made where files are read: a batch of these is for `finish`"
     arrays = self._read(video, last, n, change=change)
-    further, parts = self._early(arrays)
-    valid = torch.ones(len(arrays['image']), 1, 1, 1)
-    padded = lambda x: _pad_front(x, n)
-    files = {k: x if k in self.cloth_kinds else padded(x) for k,x in (self._late_files(arrays) | further).items()}
-    parts = {k: padded(x) for k,x in parts.items()}
-    return dict(files=files, parts=parts, valid=padded(valid), video=video.id, frame=video.frames[last].name)
+    further, parts = self._early(arrays, n)
+    valid = _pad_front(torch.ones(len(arrays['image']), 1, 1, 1), n)
+    files = self._late_files(arrays, n) | further
+    return dict(files=files, parts=parts, valid=valid, video=video.id, frame=video.frames[last].name)
 
 # %% ../../nbs/data/13_clips.ipynb #7ec47130
 @patch
@@ -252,7 +253,6 @@ def finish(self:ClipReader,
 class Clips:
     "A data set with one clip ending at each frame of some videos"
     epoch = 0 # its number: another augmentation for each
-    late = False # gives `stored` clips, whose batches are for `reader.finish`
     def __init__(self,
         videos:list[Video], # from a layout
         reader:ClipReader, # how to read them
@@ -265,11 +265,11 @@ class Clips:
     def __len__(self): return int(self.ends[-1]) if len(self.ends) else 0
     def __getitem__(self, i):
         keep_freed_memory() # new memory costs more than the clip that is written to it
-        clip, number = self.numbers(i)
-        change = self.augment(self.epoch, number) if self.augment else None
-        read = self.reader.stored if self.late else self.reader
-        return read(*self.locate(clip), n=self.n, change=change)
+        return self.reader(*self.locate(self.numbers(i)[0]), n=self.n, change=self.change(i))
     def numbers(self, i): return i, i # of the clip; for what happens to it
+    def change(self, i): return self.augment(self.epoch, self.numbers(i)[1]) if self.augment else None
+    def stored(self, i): # the same clip, for `reader.finish`
+        return self.reader.stored(*self.locate(self.numbers(i)[0]), n=self.n, change=self.change(i))
 
 # %% ../../nbs/data/13_clips.ipynb #745333be
 @patch

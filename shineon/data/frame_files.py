@@ -324,7 +324,7 @@ def _stored(path): # labels, or the parts of a body, as numbers or colours
 def _as_lip(pixels, form, where, size, files):
     most = len(LABEL_SETS['cp-vton+'].labels) - 1 # with the neck
     ours = pixels.ndim == 2 and form in ('', 'lip', 'cp-vton+') and pixels.max() <= most
-    return pixels if ours else to_lip(pixels, form or 'lip', where)
+    return pixels.astype(np.uint8, copy=False) if ours else to_lip(pixels, form or 'lip', where)
 
 # %% ../../nbs/data/09_frame_files.ipynb #d4744c84
 def _as_iuv(pixels, form, where, size, files):

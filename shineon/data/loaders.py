@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import default_device, to_detach
-from fastcore.basics import noop, patch
+from fastcore.basics import patch
 
 from ..core.errors import OptionError, at_least
 from ..core.run_folder import process_number
@@ -79,14 +79,17 @@ class ClipDL(TfmdDL):
     part, parts = 0, 1 # of `shard`
     limit = 1. # share of an epoch, or number of batches, to use
     skip = 0 # batches at the next epoch's start that are left out
-    finish = staticmethod(noop) # called with each batch where it is to be used
+    late = False # are inputs made of whole batches, where these are used? For a data set such as `Clips`
     def __len__(self): return n_batches(self.limit, super().__len__())
     def __iter__(self):
         n = len(self) - self.skip
         if not n: # an epoch's order is drawn, even if nothing is left of it
             self.randomize()
             self.get_idxs()
-        for clip in map(self.finish, islice(super().__iter__(), n)): yield clip, clip
+        for clip in islice(super().__iter__(), n):
+            if self.late: clip = self.dataset.reader.finish(clip)
+            yield clip, clip
+    def create_item(self, i): return self.dataset.stored(i or 0) if self.late else super().create_item(i)
     def to_detach(self, b, cpu=True, gather=True): # processes may have different numbers of batches
         return to_detach(b, cpu, gather=False)
 
@@ -158,8 +161,7 @@ def clip_loaders(
     dls = DataLoaders(shuffled, loader(clips(valid), shuffle=False), device=device or default_device())
     for d,limit in zip(dls, (limit_train_batches, limit_val_batches)):
         n_batches(limit, 1) # refuses what is no limit
-        d.dataset.late = d.device.type == 'cuda' if late is None else late
-        if d.dataset.late: d.finish = reader.finish
+        d.late = d.device.type == 'cuda' if late is None else late
         d.limit = limit
         d.shard(number, n, even=d is dls.train)
     return dls
