@@ -241,9 +241,10 @@ def finish(self:ClipReader,
     "Make the inputs of a batch"
     (b,n), counts = stored['valid'].shape[:2], stored['valid'] > 0
     files = {k: x.flatten(0,1) for k,x in stored['files'].items()}
-    made = dict(image=pictures_of(files['image'])) | {i.name: i.late(files, **self.options) for i in self._late()[0]}
+    files['picture'] = picture = pictures_of(files['image']) # once for all inputs
+    made = dict(image=picture) | {i.name: i.late(files, **self.options) for i in self._late()[0]}
     if self.parse: made['parse'] = files['parse'][:,None].long()
-    worn = im_cloth_late(files['image'], files['parse'], self.worn) if self.training else ()
+    worn = im_cloth_late(picture, files['parse'], self.worn) if self.training else ()
     made |= zip(('im_cloth','im_cloth_mask'), worn)
     clips = {k: x.unflatten(0, (b,-1)).expand(-1, n, -1, -1, -1) for k,x in made.items()}
     clips = {k: torch.where(counts, x, 0) for k,x in clips.items()} | stored['parts']

@@ -82,7 +82,7 @@ class Input:
     shown:bool=True # among the pictures of a clip, in `show_batch`
     maybe:tuple[str,...]=() # kinds of file that it also uses where a video has them
     of_bytes:bool=False # `make` gets the frames, `image`, as bytes `(n 3 h w)`; else as floats in [-1, 1]
-    late:Callable|None=None # makes the same on any device: `files`, none of `maybe`, as they are read, as tensors
+    late:Callable|None=None # makes the same on any device: of tensors as read (none of `maybe`), and `picture`
     early:Callable|None=None # called like `make`, before `late`: further `files` for it, made on a CPU
 
 # %% ../../nbs/data/10_labels.ipynb #4a8e2be1

@@ -117,7 +117,7 @@ def _agnostic_late(files, **_): # -> (k 4 h w)
     silhouette = parse.new_empty(parse.shape, dtype=torch.float32)
     _blurred_about(parse, 16, silhouette)
     kept = values_of(parse, _marks(tuple(keep_ids), 'float32'))
-    return torch.cat([silhouette, torch.where(kept > 0, pictures_of(files['image']), -1.)], 1)
+    return torch.cat([silhouette, torch.where(kept > 0, files['picture'], -1.)], 1)
 
 # %% ../../nbs/data/11_represent.ipynb #ee525da3
 INPUTS.add(Input('agnostic', 4, _agnostic_input, ('image','parse'), draw=draw_agnostic, of_bytes=True,
@@ -151,7 +151,7 @@ def _masked_early(files, **options): # the region is found on a CPU
     return dict(change_region=_region_of(files, **options)[:,0].to(torch.uint8))
 
 def _masked_late(files, **_): # -> (k 4 h w)
-    return masked(pictures_of(files['image']), files['change_region'][:,None].float())
+    return masked(files['picture'], files['change_region'][:,None].float())
 
 # %% ../../nbs/data/11_represent.ipynb #afb4965f
 INPUTS.add(Input('masked', 4, _masked_input, ('image','parse'), draw=draw_masked,
@@ -336,13 +336,13 @@ def im_cloth(
 
 # %% ../../nbs/data/11_represent.ipynb #f7504f03
 def im_cloth_late(
-    image:Tensor, # frames, `(k h w 3)`, bytes
+    image:Tensor, # frames, `(k 3 h w)`, in [-1, 1]
     parse:Tensor, # LIP labels, `(k h w)`, bytes
     ids:list[int]=clothes_ids, # labels of the garment
 ) -> tuple[Tensor,Tensor]: # as from `im_cloth`
     "The same on any device"
     mask = values_of(parse[:,None], _marks(tuple(ids), 'float32'))
-    return torch.where(mask > 0, pictures_of(image), 1.), mask
+    return torch.where(mask > 0, image, 1.), mask
 
 # %% ../../nbs/data/11_represent.ipynb #ec38fe65
 def as_picture(
