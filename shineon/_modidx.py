@@ -747,6 +747,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'shineon.core.memory': { 'shineon.core.memory.keep_freed_memory': ( 'core/memory.html#keep_freed_memory',
                                                                                 'shineon/core/memory.py'),
                                      'shineon.core.memory.return_freed_memory': ( 'core/memory.html#return_freed_memory',
+                                                                                  'shineon/core/memory.py'),
+                                     'shineon.core.memory.return_large_pieces': ( 'core/memory.html#return_large_pieces',
                                                                                   'shineon/core/memory.py')},
             'shineon.core.ops': { 'shineon.core.ops._window_mean': ('core/ops.html#_window_mean', 'shineon/core/ops.py'),
                                   'shineon.core.ops._windows': ('core/ops.html#_windows', 'shineon/core/ops.py'),

@@ -185,8 +185,8 @@ def synth_learner(
     from shineon.models.sams import SamsGenerator
     from shineon.train.gan import GANCallback, SamsLoss
     torch.manual_seed(seed)
-    small = dict(ngf_pow_outer=2, ngf_pow_inner=3, num_middle=1)
-    model = SamsGenerator(n_frames_total=n, **small, **kwargs).to(dtype)
+    small = dict(ngf_pow_outer=2, ngf_pow_inner=3, num_middle=1, spade_hidden=16)
+    model = SamsGenerator(n_frames_total=n, **small | kwargs).to(dtype)
     if gan is not None: cbs = [GANCallback(*(c.to(dtype) for c in toy_critics(n)), **gan), *cbs]
     loaders, loss = synth_loaders(n, n_clips, bs, size, dtype), SamsLoss(wt_l1=wt_l1, wt_vgg=0)
     adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999))

@@ -139,7 +139,7 @@ def test_a_run_of_two(two_run, warp_run):
 
 def test_stopped_together(vvt, shineon_command, tmp_path):
     "A signal stops both after the same step; going on gives the weights of a run that was not stopped"
-    long = ['--batch_size', 2, '--keep_epochs', 15] # so long that the signal comes before its end on a busy machine
+    long = ['--batch_size', 2, '--keep_epochs', 9] # so long that the signal comes before its end on a busy machine
     args = [*train('warp', 'two', vvt, both, *long, '--save_count', 1)]
     whole = shineon_command(*train('warp', 'whole', vvt, both, *long), cwd=tmp_path)
     assert whole.status == 0, whole.err

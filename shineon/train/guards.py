@@ -36,12 +36,12 @@ class StopOnSignal(TrainingCallback):
     def _note(self, number, frame): self.told = number
 
     def after_batch(self):
-        self.told = all_reduce_max(self.told or 0) # of several processes one may be told, or all
-        if not self.told: return
+        told = all_reduce_max(self.told or 0) # of several processes one may be told, or all
+        if not told: return # one that comes while this waits for the others is kept for the next batch
         saved = [cb.save_last() for cb in training_callbacks(self.learn)]
         file = next((f for f in saved if f), '')
-        message = f'stopped by {signal.Signals(self.told).name} after step {self.train_iter}'
-        raise Stopped(message, file, 'Go on from there with --checkpoint last' if file else '', number=self.told)
+        message = f'stopped by {signal.Signals(told).name} after step {self.train_iter}'
+        raise Stopped(message, file, 'Go on from there with --checkpoint last' if file else '', number=told)
 
     def after_fit(self): self.release()
     def release(self): # fastai has no event for a fit that fails

@@ -8,6 +8,7 @@ __all__ = ['frame_mean', 'frames_like', 'newest', 'region_pixels', 'mean_within'
 
 # %% ../../nbs/train/42_losses.ipynb #36151af7
 import socket, torch
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -131,23 +132,21 @@ class VGGPerceptual(nn.Module):
     ) -> Tensor: # a number
         "Weighted sum of the five distances"
         if valid is not None: valid = valid.flatten(0,-4) # f 1 1 1
-        with torch.no_grad(): reals = self.features(real.flatten(0,-4)) # each f c h w
-        fakes = self.features(fake.flatten(0,-4))
+        with torch.no_grad(): reals = [*self.features(real.flatten(0,-4))] # each f c h w
+        fakes = self.features(fake.flatten(0,-4)) # each is compared before the next is made: less memory backward
         return sum(w*frame_mean((a-b).abs(), valid) for w,a,b in zip(self.taps.values(), fakes, reals))
 
 # %% ../../nbs/train/42_losses.ipynb #4596de9b
 @patch
 def features(self:VGGPerceptual,
     x:Tensor, # pictures, `(b 3 h w)` in [-1, 1], at least 16 pixels high and wide
-) -> list[Tensor]: # `(b 64 h w)`, `(b 128 h/2 w/2)`, ..., `(b 512 h/16 w/16)`
-    "Activations of the five tapped layers"
+) -> Iterator[Tensor]: # `(b 64 h w)`, `(b 128 h/2 w/2)`, ..., `(b 512 h/16 w/16)`
+    "Activations of the five tapped layers, one after another"
     x = (x/2 + .5 - self.mean)/self.std # b 3 h w, ImageNet's scale
     x = x.contiguous(memory_format=torch.channels_last)
-    taken = []
     for i,layer in enumerate(self.layers):
         x = layer(x)
-        if i in self.taps: taken.append(x)
-    return taken
+        if i in self.taps: yield x
 
 # %% ../../nbs/train/42_losses.ipynb #f7dd2d2d
 class WeightedLoss(nn.Module):
