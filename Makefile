@@ -6,6 +6,7 @@ LIST ?=
 OUT ?= demo
 TRAIN ?=
 NB ?= nbs
+EXTRAS ?= dev
 
 .PHONY: help venv demo lint test test-notebooks test-pytest lab notebooks check docs clean
 
@@ -18,7 +19,7 @@ venv: .venv/installed ## make .venv and install the package there, editable
 	@echo "setting up .venv (torch, fastai, JupyterLab, ...): one to several minutes"
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3,10) and 'Python 3.10 or newer is needed: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: venv ## try on with trained networks; TRAIN=1 trains small ones first; DATA=path/to/vvt for your own data, LIST=pairs.csv, OUT=folder

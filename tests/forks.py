@@ -1,7 +1,7 @@
 """Processes that begin with everything imported: a server forks them, for tests that start many commands and kernels.
 
 Each command and each kernel is a process of its own, as it is for a user; it is spared the ten seconds in which Python
-imports torch, fastai and Jupyter. Tests of signals, launchers, environments and the start itself begin Python anew."""
+imports torch, fastai and Jupyter. Tests of signals, environments and the start itself begin Python anew."""
 import array, importlib, json, os, select, signal, socket, subprocess, sys, threading, time, traceback
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +11,8 @@ possible = sys.platform == 'linux'
 # `shineon` before torchvision
 imported = ('shineon', 'torch', 'fastai.vision.all', 'fastcore.test', 'matplotlib.pyplot', 'papermill', 'anywidget',
             'ipykernel.kernelapp', 'ipywidgets', 'av', 'cv2', 'torchmetrics', 'torch.utils.tensorboard', 'torchvision',
-            'shineon.cli.main', 'shineon.models.networks', 'shineon.data.layouts', 'shineon.train.learner')
+            'shineon.cli.main', 'shineon.cli.processes', 'shineon.models.networks', 'shineon.data.layouts',
+            'shineon.train.learner')
 
 
 # What runs in a new process
@@ -218,9 +219,10 @@ def asked_of(nurse):
 
 
 def by_fork():
-    "Let kernels, and commands by `subprocess.run`, that this process starts be forks of it as it is now"
+    "Let kernels, commands by `subprocess.run`, and a launcher's, that this process starts be forks of it as it is now"
     from jupyter_client.provisioning import local_provisioner
-    nurse, begin = nursery(), subprocess.run
+    from torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler import SubprocessHandler
+    nurse, begin, begin_one = nursery(), subprocess.run, SubprocessHandler._popen
     def launch_kernel(cmd, cwd=None, env=None, stdout=None, stderr=None, **kw):
         streams = (s or f for s, f in zip((stdout, stderr), (sys.__stdout__, sys.__stderr__)))
         with open(os.devnull) as nothing:
@@ -231,7 +233,12 @@ def by_fork():
         if args or not ours: return begin(words, *args, cwd=cwd, **how)
         status, *said = run_command(words[3:], cwd, dict(os.environ), None, asked_of(nurse), 'stderr' in how)
         return subprocess.CompletedProcess(words, status, *said)
-    local_provisioner.launch_kernel, subprocess.run = launch_kernel, run
+    def one_of_several(handler, words, env):
+        if 'shineon.cli.main' not in words[2]: return begin_one(handler, words, env)
+        with open(os.devnull) as nothing:
+            streams = nothing, handler._stdout or sys.__stdout__, handler._stderr or sys.__stderr__
+            return Process(asked_of(nurse), 'command', words[3:], None, env, streams)
+    local_provisioner.launch_kernel, subprocess.run, SubprocessHandler._popen = launch_kernel, run, one_of_several
 
 
 shineon_words = [sys.executable, '-m', 'shineon.cli.main'] # with which a command begins

@@ -59,22 +59,23 @@ def test_killed_three_times(vvt, tmp_path): check_kills(vvt, tmp_path, 3)
 @pytest.mark.long
 def test_killed_twenty_times(vvt, tmp_path): check_kills(vvt, tmp_path, 20)
 
-def test_full_disk(vvt, tmp_path):
+def test_full_disk(vvt, shineon_command, tmp_path):
     "A limit on the size of files stands for a full disk: the next checkpoint does not fit, the one before it is whole"
-    args = [*command, *train('warp', 'full', vvt, '--save_count', 1)]
-    r = finished([*args, '--decay_epochs', '0'], tmp_path)
-    assert r.returncode == 0, r.stderr
+    args = train('warp', 'full', vvt, '--save_count', 1)
+    r = shineon_command(*args, '--decay_epochs', '0', cwd=tmp_path)
+    assert r.status == 0, r.err
     last = tmp_path/'experiments'/'full'/'checkpoints'/'last.pt'
     before, size = last.read_bytes(), last.stat().st_size
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size//2, size//2))
-    r = finished([*args, '--checkpoint', 'last'], tmp_path, preexec_fn=limit)
+    args = [*args, '--checkpoint', 'last']
+    r = finished([*command, *args], tmp_path, preexec_fn=limit)
     says = 'this checkpoint could not be written', 'Make room on the disk'
     assert r.returncode == 2 and all(t in r.stderr for t in says), r.stderr
     assert last.read_bytes() == before and not [f for f in last.parent.iterdir() if '.part' in f.name] # and no litter
-    r = finished([*args, '--checkpoint', 'last'], tmp_path) # with room again
-    assert r.returncode == 0, r.stderr
+    r = shineon_command(*args, cwd=tmp_path) # with room again
+    assert r.status == 0, r.err
 
 # killed at random moments, then the same command again: what is there is whole, and in the end all is as without kills
 
