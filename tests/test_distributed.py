@@ -73,6 +73,22 @@ def nan_in_one():
     try: guard.after_loss()
     except TrainingError as e: return str(e)
 
+def plateau():
+    "Frames of each epoch where the processes' own losses disagree: their mean decides"
+    from fastai.callback.core import Callback
+    from shineon.testing import fit_quietly, synth_learner
+    from shineon.train.distributed import SumMetrics
+    from shineon.train.frames import ProgressiveFramesCallback
+    class OwnLoss(Callback):
+        order = -90 # before losses are summed
+        def after_validate(self):
+            loss = self.recorder._valid_mets[0]
+            own = ([1., 2., 2., 2.], [5., 1., 1., 1.])[process_number()[0]]
+            loss.total, loss.count = torch.tensor(own[self.epoch]), 1
+    cbs = [ProgressiveFramesCallback(2, grow='plateau', patience=2), SumMetrics(), OwnLoss()]
+    learn = fit_quietly(synth_learner(n_clips=2, cbs=cbs), 4)
+    return learn.progressive_frames.history, [v[1] for v in learn.recorder.values]
+
 networks = ('warp', 'unet', 'sams')
 
 if __name__ == '__main__':
@@ -80,7 +96,8 @@ if __name__ == '__main__':
     torch.set_num_threads(1)
     join(cpu=True)
     vvt, out = sys.argv[1:]
-    torch.save(dict(nets={n: one_step(n, vvt) for n in networks}, nan=nan_in_one()), f'{out}/{process_number()[0]}.pt')
+    torch.save(dict(nets={n: one_step(n, vvt) for n in networks}, nan=nan_in_one(), grown=plateau()),
+               f'{out}/{process_number()[0]}.pt')
     sys.exit()
 
 @pytest.fixture(scope='module')
@@ -113,6 +130,10 @@ def test_gradients(name, vvt, two):
 
 def test_nan_in_one_process(two):
     for t in two: assert 'no number at step 5' in t['nan']
+
+def test_a_plateau_of_all(two):
+    "The mean falls once; the first one's own loss does not, and by it two frames would come in the last epoch"
+    for t in two: assert t['grown'] == ([(0, 1)], [3., 1.5, 1.5, 1.5])
 
 # whole runs
 

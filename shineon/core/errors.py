@@ -7,9 +7,10 @@ __all__ = ['ShineOnError', 'DataError', 'OptionError', 'CheckpointError', 'Train
            'inside']
 
 # %% ../../nbs/core/01_errors.ipynb #a8f806e9
-import os, tempfile
+import os
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 # %% ../../nbs/core/01_errors.ipynb #1e651ddb
 class ShineOnError(Exception):
@@ -60,16 +61,14 @@ def replacing(
     "Write a file whole or not at all"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, tmp = tempfile.mkstemp(prefix='.', suffix='.part' + path.suffix, dir=path.parent)
-    os.close(fd)
+    tmp = path.with_name(f'.{uuid4().hex}.part{path.suffix}')
+    os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)) # the system takes away what the umask says
     try:
-        yield Path(tmp)
+        yield tmp
         with open(tmp, 'rb') as f: os.fsync(f.fileno())
-        umask = os.umask(0); os.umask(umask)
-        os.chmod(tmp, 0o666 & ~umask) # mkstemp makes private files
         os.replace(tmp, path)
     except BaseException:
-        Path(tmp).unlink(missing_ok=True)
+        tmp.unlink(missing_ok=True)
         raise
 
 # %% ../../nbs/core/01_errors.ipynb #667cd060

@@ -17,10 +17,10 @@ import anywidget, ipywidgets as widgets, traitlets
 from fastcore.basics import patch
 
 from ..core.errors import DataError, OptionError
-from ..core.files import file_name, held, read_limited
+from ..core.files import file_name, read_limited
 from ..core.media import write_png, write_video
 from ..core.text import html_text, short_text
-from .jobs import Ticket, dress_child, own_folder
+from .jobs import Ticket, dress_child, locked, own_folder
 from .panel import JobBar
 from .uploads import Limits, read_upload, too_large
 
@@ -143,7 +143,8 @@ def draw_samples(
     "Draw a picture of each person, and the garments' photos, where they are not there yet"
     from shineon.sample.dataset import random_video # late: not needed when they are there
     folder = Path(folder)
-    with held(folder/'.lock', 'the samples'):
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder/'.lock'):
         for seed in range(len(_people)):
             path = folder/f'person-{seed}.png'
             if not path.exists(): write_png(path, _drawn_person(seed, 1)[0][::2,::2])
@@ -169,7 +170,7 @@ def drawn_file(
     person:Offer, # a drawn one
 ) -> Path: # an mp4
     "The video of a drawn person, made now or before"
-    with held(person.path.with_suffix('.lock'), 'this sample'):
+    with locked(person.path.with_suffix('.lock')):
         frames = person.facts['frames']
         if not person.path.exists(): write_video(person.path, _drawn_person(person.seed, frames), 12)
     return person.path
@@ -547,6 +548,8 @@ def dress(self:DressApp):
     "Dress the chosen video in the chosen garments"
     if self.job.busy: raise OptionError('a video of yours is being dressed already', do='Wait for it, or stop it')
     people, garments = self.person.picked(self.people), self.cloth.picked(self.garments)
+    if self.uploads['video'].file is not None or self.readings['video'].busy: # it takes the place of the one before
+        raise OptionError('a video of yours is being read', do='Wait until it is there')
     if not people: raise OptionError('no video is chosen', do='Choose one in step 1')
     if not garments: raise OptionError('no garment is chosen', do='Choose one in step 2')
     if len(garments) > self.limits.garments:

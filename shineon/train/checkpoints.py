@@ -349,9 +349,9 @@ def after_validate(self:SaveCheckpoints):
     loss = self.recorder.loss.value # None where there was nothing to validate on
     better = loss is not None and float(loss) < self.best
     if better: self.best = float(loss)
-    self.save('last.pt')
+    self.save('best.pt' if better else 'last.pt') # the better one first: `last.pt` says what the best loss was
     if better and self.writes:
-        with replacing(self.folder/'best.pt') as tmp: shutil.copyfile(self.folder/'last.pt', tmp)
+        with replacing(self.folder/'last.pt') as tmp: shutil.copyfile(self.folder/'best.pt', tmp)
 
 # %% ../../nbs/train/45_checkpoints.ipynb #f2538354
 @patch

@@ -189,7 +189,7 @@ class AverageGradients(Callback):
 # %% ../../nbs/train/41_distributed.ipynb #d51eec75
 class SumMetrics(Callback):
     "Metrics of a validation over the clips of all processes"
-    order = 45 # before the recorder
+    order = -10 # before all that reads the loss of a validation: frames that grow, checkpoints, the recorder
     def after_validate(self):
         kept = [m for m in self.recorder._valid_mets if isinstance(m, (AvgLoss, AvgMetric))]
         sums = all_reduce_sum(torch.tensor([[float(m.total), m.count] for m in kept], dtype=torch.float64))

@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import nn, Tensor
 
 from ..core.errors import DataError, OptionError, at_least, replacing
-from ..core.files import check_writable, reason
+from ..core.files import check_writable, held, lock_beside, reason
 from ..core.media import ahead, open_picture
 from ..core.ops import to_uint8
 from ..data.clips import ClipReader
@@ -214,9 +214,10 @@ def prewarp(
     if skip_bad: videos = whole_videos(videos, reader.kinds, workers, reader.maybe)
     check_videos(videos, reader.kinds, workers, maybe=reader.maybe)
     by, folder = id_of_warp(warp_checkpoint, **how), Path(dataroot)/datamode/warp_cloth_dir
-    todo = frames_to_warp(layout, dataroot, videos, by, reader.size, datamode, warp_cloth_dir, overwrite, workers)
     _make_folder(folder)
-    for _ in _told(warp_frames(todo, reader, warp, by, batch_size, workers, device), len(todo)): pass
+    with held(lock_beside(folder), f'the folder {folder}'): # two warps would mix their garments
+        todo = frames_to_warp(layout, dataroot, videos, by, reader.size, datamode, warp_cloth_dir, overwrite, workers)
+        for _ in _told(warp_frames(todo, reader, warp, by, batch_size, workers, device), len(todo)): pass
     there = sum(len(v.frames) for v in videos) - len(todo)
     print(f'{len(todo)} warped garments made, {there} were there: {folder}', flush=True)
     return len(todo)
