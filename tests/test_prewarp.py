@@ -6,6 +6,7 @@ from PIL import Image
 from conftest import once
 from shineon.cli.main import main
 from shineon.core.errors import OptionError
+from shineon.core.files import lock_beside
 from shineon.data.clips import ClipReader
 from shineon.data.layouts import LAYOUTS, settle_forms
 from shineon.models.files import load_model, read_checkpoint, save_model
@@ -149,3 +150,10 @@ def test_the_same_training_as_with_the_warp(made, tmp_path, monkeypatch, in_proc
     monkeypatch.setattr(WarpCloth, 'prepare', rounded)
     again = losses('rounded', '--warp_checkpoint', warp)
     assert files == pytest.approx(again, rel=1e-5)
+
+def test_one_at_a_time(made, held_by_another, tmp_path):
+    "Two warps in one folder would mix their garments"
+    folder = tmp_path/'w'
+    pid = held_by_another(lock_beside(folder)).pid
+    with pytest.raises(OptionError, match=str(pid)): prewarp(made/'vvt', made/'warp0.pt', warp_cloth_dir=str(folder))
+    assert not files_in(folder)
