@@ -279,9 +279,9 @@ def _filled(rows): # rows of the same length: `None` where there is nothing
 def at(self:SheetRows,
     *shares:float, # how far into each try-on, from 0 to below 1
 ) -> list[list]: # rows of the same length: `None` where there is nothing
-    "Some rows of each try-on, in the order of the list"
+    "Some rows of each try-on, in the order of the list; none twice where it has few frames"
     videos = [rows for _,rows in sorted(self.rows.items())]
-    return _filled(rows[int(len(rows)*share)] for rows in videos for share in shares)
+    return _filled(rows[i] for rows in videos for i in dict.fromkeys(int(len(rows)*s) for s in shares))
 
 # %% ../../nbs/tryon/53_methods.ipynb #aed636f2
 @patch
