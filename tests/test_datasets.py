@@ -305,7 +305,8 @@ def test_other_sizes_are_said_on_the_screen(sets, change, message, tmp_path, in_
 def test_the_preset_of_viton_trains_and_repeats(sets, tmp_path, in_process, capsys):
     "Appearance flow on two sets by its preset, small: all terms of its loss, and the same weights a second time"
     roots = ['--viton_dataroot', sets['viton'], '--vvt_dataroot', sets['vvt'], '--fine_height', height]
-    small = '--ngf 4 --batch_size 2 --limit_train_batches 1 --decay_epochs 1 --workers 0 --val_fraction .3'.split()
+    small = '--ngf 4 --batch_size 2 --limit_train_batches 1 --keep_epochs 1 --decay_epochs 1 --workers 0'.split()
+    small += ['--val_fraction', .3]
     words = ['train', '--preset', 'warp_viton', *roots, '--fine_width', width, *small]
     made = []
     for name in ('one', 'two'):
