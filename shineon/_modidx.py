@@ -2003,6 +2003,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'shineon/explore/app.py'),
                                      'shineon.explore.app.DressApp._reading': ( 'explore/app.html#dressapp._reading',
                                                                                 'shineon/explore/app.py'),
+                                     'shineon.explore.app.DressApp._remove_old': ( 'explore/app.html#dressapp._remove_old',
+                                                                                   'shineon/explore/app.py'),
                                      'shineon.explore.app.DressApp._show': ('explore/app.html#dressapp._show', 'shineon/explore/app.py'),
                                      'shineon.explore.app.DressApp._steps': ('explore/app.html#dressapp._steps', 'shineon/explore/app.py'),
                                      'shineon.explore.app.DressApp._take': ('explore/app.html#dressapp._take', 'shineon/explore/app.py'),

@@ -218,8 +218,8 @@ def _waiting(batches, size, ngf, side, device):
 @part('waiting')
 def waiting() -> list[Case]:
     "A training run that waits for data"
-    name = 'warp, ngf 24, 160 batches of 8 frames, one process reads'
-    return [Case('waiting', name, partial(_waiting, 160, 8, 24), on=('cpu',), memory=False)]
+    name = 'warp, ngf 24, 60 batches of 8 frames, one process reads'
+    return [Case('waiting', name, partial(_waiting, 60, 8, 24), on=('cpu',), memory=False)]
 
 # %% ../../nbs/benchmarks/93_pipeline_cases.ipynb #2509a710
 def _networks(name, size): # a warp and a try-on network, untrained

@@ -480,6 +480,13 @@ def _steps(self:DressApp): # the page's rows
 def _mine(self:DressApp, offers): # those that the visitor has uploaded
     return [o for o in offers if o.path.is_relative_to(self.place)]
 
+# %% ../../nbs/explore/77_app.ipynb #42175b04
+@patch
+def _remove_old(self:DressApp): # files of videos that others have taken the place of; nothing is being dressed
+    kept = {o.path for o in self.people}
+    for f in self.place.glob('video-*'):
+        if f not in kept: f.unlink()
+
 # %% ../../nbs/explore/77_app.ipynb #c6462b17
 @patch
 def _allow(self:DressApp, kind, name, size): # raises where a file may not come
@@ -487,7 +494,9 @@ def _allow(self:DressApp, kind, name, size): # raises where a file may not come
     if self.job.busy: raise OptionError('a video is being dressed', do='Wait for it, or stop it')
     if not self.readings[kind].wait(5): raise OptionError('a file is being read', do='Wait for it')
     if size > self.limits.megabytes*2**20: raise too_large(size, name, self.limits)
-    if kind == 'video': return refuse_unreadable(**self.options)
+    if kind == 'video':
+        self._remove_old()
+        return refuse_unreadable(**self.options)
     if len(self._mine(self.garments)) < self.limits.garments: return None
     raise OptionError(f'{self.limits.garments} photos are the most here', do='Remove yours first')
 
@@ -526,9 +535,7 @@ def _offer(self:DressApp, kind, path, name, facts): # let the visitor choose wha
 # %% ../../nbs/explore/77_app.ipynb #a2898115
 @patch
 def _offer_video(self:DressApp, offer): # in place of the one before
-    for old in self._mine(self.people):
-        self.people.remove(old)
-        old.path.unlink(missing_ok=True)
+    for old in self._mine(self.people): self.people.remove(old) # its file stays: it may be being dressed
     self.people.append(offer)
     self.person.show(self.people, [len(self.people) - 1])
 
@@ -548,8 +555,6 @@ def dress(self:DressApp):
     "Dress the chosen video in the chosen garments"
     if self.job.busy: raise OptionError('a video of yours is being dressed already', do='Wait for it, or stop it')
     people, garments = self.person.picked(self.people), self.cloth.picked(self.garments)
-    if self.uploads['video'].file is not None or self.readings['video'].busy: # it takes the place of the one before
-        raise OptionError('a video of yours is being read', do='Wait until it is there')
     if not people: raise OptionError('no video is chosen', do='Choose one in step 1')
     if not garments: raise OptionError('no garment is chosen', do='Choose one in step 2')
     if len(garments) > self.limits.garments:
