@@ -2,7 +2,8 @@
 import numpy as np, pytest, torch
 from shineon.core.errors import DataError, OptionError
 from shineon.core.media import read_picture
-from shineon.data.augment import Augment, Augmentation, neck, person_mask
+from shineon.data.augment import Augment, Augmentation
+from shineon.data.neck import neck, person_mask
 from shineon.data.changes import Affine, mirror_picture
 from shineon.data.frame_files import FILES, FrameFile, ResizeCrop
 from shineon.data.labels import LIP

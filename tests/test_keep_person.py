@@ -33,7 +33,9 @@ def networks():
                 plain=make['unet'](['densepose'], ngf=4).eval(),
                 unet=make['unet'](['masked','cocopose'], ngf=4, keep_person=True).eval(),
                 sams=make['sams'](['masked','cocopose'], keep_person=True, **sams).eval(),
-                showing=make['sams'](['masked','cocopose'], keep_person=True, show_cloth=True, **sams).eval())
+                showing=make['sams'](['masked','cocopose'], keep_person=True, show_cloth=True, **sams).eval(),
+                bare=make['unet'](['masked','cocopose'], ngf=4, keep_person=True, keep_skin=True).eval(),
+                bare_sams=make['sams'](['masked','cocopose'], keep_person=True, keep_skin=True, **sams).eval())
 
 @pytest.fixture(scope='module')
 def files(networks, tmp_path_factory):
@@ -80,6 +82,23 @@ def test_outside_the_region_is_the_source(network, tryon, vvt, tmp_path):
     assert status == 0, said
     assert untouched(tmp_path/'test_results'/'dressed', vvt) > .5
     assert figures['frames_unchanged'] == {} and figures['frames_with_others'] == 0
+
+@pytest.mark.parametrize('network', ['bare', 'bare_sams'])
+def test_bare_skin_is_the_source(network, networks, tryon, vvt, tmp_path):
+    "Arms that were bare, and that the warped garment does not cover, are the source's, bit for bit, in the files, too"
+    status, _, said = tryon(network, '--out_fmt', 'png')
+    assert status == 0, said
+    assert untouched(tmp_path/'test_results'/'dressed', vvt) > .1
+    reader, kept = tryon_reader(networks['warp'], networks[network], fine_height=128, fine_width=64), 0
+    for cloth,video in pairs_of(vvt):
+        for frame,f in zip(dress(video, reader, networks[network], networks['warp'], cloth), video.frames):
+            stays = (frame['skin']*(frame['masked'][:,:,:1] < 0))[0,0,0].numpy() > 0
+            stem = f.name.rpartition('.')[0]
+            made = read_picture(tmp_path/'test_results'/'dressed'/video.id/f'{cloth.name}.FOR.{stem}.png')
+            assert np.array_equal(made[stays], read_picture(f.files['image'])[stays]), f.name
+            region = read_picture(tmp_path/'test_results'/'dressed'/'regions'/video.id/f'{stem}.png', 'L') > 0
+            kept += (stays & region).sum()
+    assert kept > 100 # pixels that another network would have drawn
 
 def test_a_network_that_was_trained_so(tryon, files, vvt, tmp_path):
     "Its checkpoint says that it keeps the person, and how its training data was framed: as the try-on's"

@@ -209,6 +209,8 @@ dressing = dict( # networks that take a warped garment
     flow_warp=(True, lambda n: (n['model'].config['flow_warp'], 'flow' in clip(n)), (True, True),
                dict(n_frames_total=2)),
     keep_person=(True, lambda n: (n['model'].keep_person, 'masked' in clip(n)), (True, True)),
+    keep_skin=(True, lambda n: (n['model'].keep_skin, 'skin' in clip(n)), (True, True), dict(keep_person=True)),
+    hide_skin=(.5, callback('HideSkin', lambda cb: cb.share), .5, dict(keep_person=True, keep_skin=True)),
     activation=('gelu', config('activation'), 'gelu'),
     wt_l1=(.5, weight('l1'), .5),
     wt_region=(.5, weight('region'), .5, dict(keep_person=True)),

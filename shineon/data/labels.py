@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['lip_names', 'LIP', 'clothes_ids', 'keep_ids', 'coco_names', 'COCO', 'coco_limbs', 'densepose_names', 'DENSEPOSE',
-           'INPUTS', 'lip_ids', 'swap_sides', 'palette', 'Input', 'inputs_of']
+           'INPUTS', 'lip_ids', 'has_label', 'swap_sides', 'palette', 'Input', 'inputs_of']
 
 # %% ../../nbs/data/10_labels.ipynb #df77b44d
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -47,6 +48,21 @@ densepose_names = (
     'left-lower-arm-front right-lower-arm-front left-lower-arm-back right-lower-arm-back '
     'head-right head-left').split()
 DENSEPOSE = {n:i for i,n in enumerate(densepose_names)} # name -> number
+
+# %% ../../nbs/data/10_labels.ipynb #4a5073ff
+@cache
+def _is_one(names, known): # labels whose names are among these: 1
+    return np.isin(np.arange(256), [i for i,n in enumerate(known) if n in names.split()]).astype(np.uint8)
+
+# %% ../../nbs/data/10_labels.ipynb #8a6672d9
+def has_label(
+    parse:np.ndarray, # `(h w)`, uint8
+    names:str, # of labels, separated by blanks
+    known:tuple[str,...]=tuple(lip_names), # names of all labels, in their order
+) -> np.ndarray: # `(h w)`, bool
+    "Where a frame has one of some labels"
+    import cv2 # late: only who reads frames loads it
+    return cv2.LUT(parse, _is_one(names, known)).view(bool)
 
 # %% ../../nbs/data/10_labels.ipynb #e92b5308
 def swap_sides(

@@ -18,7 +18,7 @@ from ..core.ops import colour_table, look_up, planes, to_tensor, to_uint8
 from .formats import garment_mask
 from .labels import (INPUTS, Input, clothes_ids, coco_names, densepose_names, keep_ids,
                                  palette, swap_sides)
-from .region import change_region
+from .region import bare_skin, change_region
 
 # %% ../../nbs/data/11_represent.ipynb #4185b283
 @cache
@@ -156,6 +156,18 @@ def _masked_late(files, **_): # -> (k 4 h w)
 # %% ../../nbs/data/11_represent.ipynb #afb4965f
 INPUTS.add(Input('masked', 4, _masked_input, ('image','parse'), draw=draw_masked,
                  maybe=('keypoints','densepose','region'), early=_masked_early, late=_masked_late))
+
+# %% ../../nbs/data/11_represent.ipynb #5b1f2492
+def _skin_input(files, category='upper', **_): # -> (n 1 h w), 1 or 0
+    return bare_skin(files['image'], files['parse'], category)
+
+def _skin_early(files, **options): # found on a CPU
+    return dict(bare_skin=_skin_input(files, **options)[:,0].to(torch.uint8))
+
+def _skin_late(files, **_): return files['bare_skin'][:,None].float() # -> (k 1 h w)
+
+# %% ../../nbs/data/11_represent.ipynb #e928a0f6
+INPUTS.add(Input('skin', 1, _skin_input, ('image','parse'), of_bytes=True, early=_skin_early, late=_skin_late))
 
 # %% ../../nbs/data/11_represent.ipynb #a6385429
 def _draw_squares(maps, joints, radius): # a frame's, `(18 h w)`, `(18 3)`

@@ -15,8 +15,8 @@ from torch.nn.utils.parametrize import cached
 from ..core.errors import OptionError, at_least
 from ..core.ops import resample
 from ..data.labels import INPUTS
-from .layers import (activation as make_activation, check_choice, config_of, init_weights, input_names,
-                                   into_frame, join_inputs, warped_names)
+from .layers import (activation as make_activation, check_choice, check_keeping, config_of, init_weights,
+                                   input_names, into_frame, join_inputs, leave_skin, skin_inputs, warped_names)
 from .networks import NETWORKS, Network
 from .spade import MultiSPADE, SPADE, SPADEResBlock, SelfAttentiveMultiSPADE
 from .spade import frozen_statistics, parse_norm, resize_maps, warm_up_spectral_norm
@@ -89,6 +89,7 @@ class SamsGenerator(nn.Module):
         flow_warp:bool=False, # blend with the previous result moved by flow? Needs several frames
         show_cloth:bool=False, # draw a mask through which the warped garment shows
         keep_person:bool=False, # lay the result into the frame, inside the region of `masked`?
+        keep_skin:bool=False, # leave bare skin out of the region, where the garment does not cover it? For keep_person
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
         halve:str='average', # how the encoder halves sizes: average or nearest
@@ -100,7 +101,9 @@ class SamsGenerator(nn.Module):
         super().__init__()
         names = input_names(person_inputs, cloth_inputs)
         _check_options(config, names)
-        self.config, self.n_frames, self.flow_warp, self.keep_person = config, n_frames_total, flow_warp, keep_person
+        check_keeping(keep_person, keep_skin)
+        self.config, self.n_frames, self.flow_warp = config, n_frames_total, flow_warp
+        self.keep_person, self.keep_skin = keep_person, keep_skin
         self.masks = ['flow_mask']*flow_warp + ['mask']*show_cloth # drawn beside the picture, in this order
         self.memory = max(n_frames_total-1, 1) # frames that a frame is drawn from
         self.keys = dict(zip(sorted(names), warped_names(sorted(names)))) # name -> clip key
@@ -264,6 +267,7 @@ def draw_frame(self:SamsGenerator,
 # %% ../../nbs/models/35_sams.ipynb #ee7d97ee
 @patch
 def _draw_clip(self:SamsGenerator, clip, n_frames_now, past): # results of the clip, and the row they are in
+    if self.keep_skin: clip = leave_skin(clip)
     history = self.frame_history(clip, n_frames_now, past)
     outs, n, first = [], clip['valid'].shape[1], history['result'].shape[1] - self.memory
     with cached() if n - first > 1 else nullcontext():
@@ -272,7 +276,8 @@ def _draw_clip(self:SamsGenerator, clip, n_frames_now, past): # results of the c
             result = outs[-1]['result'].detach()[:,None] # (b 1 3 h w)
             history['result'] = torch.cat([history['result'], result], 1)
     out = {k: torch.stack([o[k] for o in outs], 1) for k in outs[0]} # (b now c h w)
-    return {k: F.pad(x, (0,0, 0,0, 0,0, first,0)) for k,x in out.items()}, history # (b n c h w)
+    out = {k: F.pad(x, (0,0, 0,0, 0,0, first,0)) for k,x in out.items()} # (b n c h w)
+    return out | dict(masked=clip['masked']) if self.keep_skin else out, history
 
 # %% ../../nbs/models/35_sams.ipynb #561505a6
 @patch
@@ -294,6 +299,7 @@ def redraw_frame(self:SamsGenerator,
     past:dict|None=None, # as it was for `forward`
 ) -> dict: # what `forward` gave for this frame, `(b c h w)`, with a graph of its own
     "Draw one frame a second time, to take its gradients; no statistics move"
+    if self.keep_skin: clip = leave_skin(clip)
     history = self.frame_history(clip, n_frames_now, past)
     first = history['result'].shape[1] - self.memory
     history['result'] = torch.cat([history['result'], result[:,first:].detach()], 1)
@@ -339,8 +345,9 @@ def layers_table(self:SamsGenerator,
 
 # %% ../../nbs/models/35_sams.ipynb #1d66dfd4
 def _frame_inputs(model): # what a frame needs of a clip
-    flow, frame = ['flow'], ['image','masked']
-    return list(dict.fromkeys([*model.keys.values(), *flow*model.flow_warp, *frame*model.keep_person, 'valid']))
+    flow, frame, skin = ['flow'], ['image','masked'], skin_inputs*model.keep_skin
+    names = *model.keys.values(), *flow*model.flow_warp, *frame*model.keep_person, *skin, 'valid'
+    return list(dict.fromkeys(names))
 
 # %% ../../nbs/models/35_sams.ipynb #2cc9cc6e
 NETWORKS.add(Network('sams', SamsGenerator, 'tryon', blocks=(SPADEResBlock,), frame_inputs=_frame_inputs))

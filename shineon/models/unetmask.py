@@ -12,8 +12,9 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from ..core.errors import OptionError, at_least
 from ..core.ops import resample
-from .layers import (InstanceNorm, SelfAttention, activation, check_size, config_of, init_weights,
-                                   input_channels, input_names, into_frame, join_inputs, warped_names)
+from .layers import (InstanceNorm, SelfAttention, activation, check_keeping, check_size, config_of,
+                                   init_weights, input_channels, input_names, into_frame, join_inputs, leave_skin,
+                                   skin_inputs, warped_names)
 from .networks import NETWORKS, Network
 
 # %% ../../nbs/models/33_unetmask.ipynb #a8633ea1
@@ -75,6 +76,7 @@ class UNetMask(nn.Module):
         num_attn:int=2, # in how many of them, 1 to 5
         flow_warp:bool=False, # blend with the previous result moved by flow? Needs several frames
         keep_person:bool=False, # lay the result into the frame, inside the region of `masked`?
+        keep_skin:bool=False, # leave bare skin out of the region, where the garment does not cover it? For keep_person
         activation:str='relu', # relu, gelu, swish or sine
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
@@ -85,7 +87,9 @@ class UNetMask(nn.Module):
         at_least(1, ngf=ngf, n_frames_total=n_frames_total)
         if flow_warp and n_frames_total < 2: raise OptionError('flow_warp needs n_frames_total > 1')
         if self_attn and not 1 <= num_attn <= 5: raise OptionError(f'num_attn is {num_attn}', do='Choose 1 to 5')
-        self.config, self.n_frames, self.flow_warp, self.keep_person = config, n_frames_total, flow_warp, keep_person
+        check_keeping(keep_person, keep_skin)
+        self.config, self.n_frames, self.flow_warp = config, n_frames_total, flow_warp
+        self.keep_person, self.keep_skin = keep_person, keep_skin
         names = input_names(person_inputs, cloth_inputs)
         self.names = warped_names(names)
         in_ch, out_ch = n_frames_total*input_channels(names), n_frames_total*(5 if flow_warp else 4)
@@ -149,7 +153,9 @@ def forward(self:UNetMask,
     previous:Tensor|None=None, # result of the frame before the clip's first, `(b 3 h w)`
 ) -> dict: # `result`, `rendered`, `mask` and with `flow_warp` `flow_mask`: `(b n c h w)`
     "Dress the persons of some clips"
-    return self.compose(self.draw(join_inputs(clip, self.names)), clip, previous)
+    if self.keep_skin: clip = leave_skin(clip)
+    out = self.compose(self.draw(join_inputs(clip, self.names)), clip, previous)
+    return out | dict(masked=clip['masked']) if self.keep_skin else out
 
 # %% ../../nbs/models/33_unetmask.ipynb #402b494b
 @patch
@@ -158,6 +164,7 @@ def step(self:UNetMask,
     past:dict|None=None, # what the step before returned; `None` where the video starts
 ) -> tuple[dict,dict]: # as from `forward`, for this frame; the new past
     "Dress the next frame of a video, with constant memory"
+    if self.keep_skin: frame = leave_skin(frame)
     x = join_inputs(frame, self.names) # (b 1 c h w)
     past = past or dict(inputs=x.new_zeros(x.shape).repeat_interleave(self.n_frames-1, 1)) # (b n-1 c h w)
     x = torch.cat([past['inputs'], x], 1) # (b n c h w)
@@ -165,12 +172,12 @@ def step(self:UNetMask,
     out = self.compose(out, frame, past.get('previous'), past.get('valid', 1.))
     past = dict(inputs=x[:,1:])
     if self.flow_warp: past |= dict(previous=out['result'][:,-1], valid=frame['valid'][:,-1])
-    return out, past
+    return out | dict(masked=frame['masked']) if self.keep_skin else out, past
 
 # %% ../../nbs/models/33_unetmask.ipynb #a7d517e6
 def _frame_inputs(model): # what a frame needs of a clip
-    flow, frame = ['flow','valid'], ['image','masked']
-    return list(dict.fromkeys([*model.names, 'warped_cloth', *flow*model.flow_warp, *frame*model.keep_person]))
+    flow, frame, skin = ['flow','valid'], ['image','masked'], skin_inputs*model.keep_skin
+    return list(dict.fromkeys([*model.names, 'warped_cloth', *flow*model.flow_warp, *frame*model.keep_person, *skin]))
 
 # %% ../../nbs/models/33_unetmask.ipynb #ab4794c3
 NETWORKS.add(Network('unet', UNetMask, 'tryon', synonyms=('unet_mask','tom'), blocks=(UNet,),

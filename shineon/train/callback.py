@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['TrainingCallback', 'training_callbacks', 'trained_networks', 'network_to_save', 'prepared', 'trial_options',
-           'terms_of', 'LossTerm', 'TrainingMetric', 'WarpCloth', 'ValidateWithin', 'TextLogger', 'Precision',
-           'precision_callbacks', 'mixed_precision']
+           'terms_of', 'LossTerm', 'TrainingMetric', 'WarpCloth', 'hide_beyond', 'HideSkin', 'ValidateWithin',
+           'TextLogger', 'Precision', 'precision_callbacks', 'mixed_precision']
 
 # %% ../../nbs/train/40_callback.ipynb #a246cbe6
 import logging, time
 from pathlib import Path
 
 from ..core.errors import OptionError # shineon before fastai
+from ..core.ops import identity_grid
 from ..core.run_folder import log_level
 from ..data.loaders import n_batches
 
@@ -180,6 +181,34 @@ class WarpCloth(TrainingCallback):
     def before_batch(self):
         self.x.update(self.prepare(self.x))
         self.learn.yb = self.xb # the loss compares with the warped garment, too
+
+# %% ../../nbs/train/40_callback.ipynb #4ccdd65c
+def hide_beyond(
+    mask:Tensor, # `(b n 1 h w)`
+    turn:Tensor, # direction in which the hidden part lies, radians, `(b)`
+    at:Tensor, # where the line is: 0 in the middle, about -1 and 1 at the borders, `(b)`
+) -> Tensor: # shape of `mask`; 0 beyond the line
+    "Hide what lies beyond a line, another one for each clip"
+    way = torch.stack([turn.cos(), turn.sin()]) # (2 b)
+    grid = identity_grid(*mask.shape[-2:], dtype=mask.dtype, device=mask.device) # (h w 2)
+    near = (grid @ way).movedim(-1, 0) < at[:,None,None] # (b h w)
+    return mask*near[:,None,None]
+
+# %% ../../nbs/train/40_callback.ipynb #22cf5948
+class HideSkin(Callback):
+    "Hide a part of the bare skin in training, so that a network with `keep_skin` learns to draw arms, too"
+    order, run_valid = -6, False
+    def __init__(self,
+        share:float=1., # of the clips in which a part is hidden
+    ):
+        if not 0 <= share <= 1: raise OptionError(f'hide_skin is {share}', do='Give a number from 0 to 1')
+        self.share = share
+
+    def before_batch(self):
+        skin = self.x['skin']
+        some, turn, at = torch.rand(3, len(skin), 1).to(skin.device) # b 1 each
+        at = torch.where(some < self.share, 2*at - 1, 2) # no pixel lies beyond 2
+        self.x.update(skin=hide_beyond(skin, 2*torch.pi*turn[:,0], at[:,0]))
 
 # %% ../../nbs/train/40_callback.ipynb #eb068f6b
 class ValidateWithin(Callback):

@@ -25,7 +25,7 @@ from ..kernels.winograd import use_winograd, winograd_state
 from ..models.files import read_checkpoint
 from ..models.networks import NETWORKS
 from .board import Board
-from .callback import (LossTerm, TextLogger, TrainingCallback, ValidateWithin, WarpCloth,
+from .callback import (HideSkin, LossTerm, TextLogger, TrainingCallback, ValidateWithin, WarpCloth,
                                     precision_callbacks, prepared, training_callbacks, trial_options)
 from .checkpoints import (ResumableLearner, SaveCheckpoints, TrainingState, find_checkpoint, go_on,
                                        leave_later)
@@ -126,6 +126,7 @@ def tryon_learner(
     keep:int=0, # how many of these checkpoints stay, the newest; 0: all
     options:dict|None=None, # the run's options, kept in its checkpoints
     loglevel:str='info', # how much is printed, see `TextLogger`
+    hide_skin:float=1., # of a network with `keep_skin`: share of the clips in which part of the skin is hidden
     cbs:list[Callback]=(), # further callbacks, such as those of `SamsGenerator`'s training
 ) -> Learner: # call `fit_schedule` on it
     "A Learner with everything a run needs"
@@ -138,6 +139,7 @@ def tryon_learner(
     cbs = [*cbs, *precision_callbacks(precision, torch.device(dls.device)), TrainingState(), StopOnSignal(),
            StopAtNaN(), TextLogger(loglevel=loglevel), ValidateWithin(val_check_interval), schedule]
     if warp is not None: cbs.append(WarpCloth(warp))
+    if model.config.get('keep_skin', False): cbs.append(HideSkin(hide_skin))
     if accumulated_batches > 1: cbs.append(GradientAccumulation(accumulated_batches * dls.train.bs))
     cbs += [*_process_callbacks(), *_writers(folder, display_count, save_count, keep, options)]
     adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .999), fused=True) # one pass over the weights
@@ -277,10 +279,11 @@ def inputs_with_warp(
     person_inputs:list[str], # of the try-on network
     warp:nn.Module|None=None, # a trained warp, where it makes the warped garment
     keep_person:bool=False, # does the network lay its result into the frame? It needs the region of `masked`
+    keep_skin:bool=False, # and does it leave bare skin?
 ) -> list[str]: # of both, each once
     "What is read of the person: a warp has inputs of its own, and so has composition"
     of_warp = warp.config['person_inputs'] if warp else []
-    return list(dict.fromkeys([*person_inputs, *of_warp, *['masked']*keep_person]))
+    return list(dict.fromkeys([*person_inputs, *of_warp, *['masked']*keep_person, *['skin']*keep_skin]))
 
 # %% ../../nbs/train/49_learner.ipynb #3d0f611a
 def _placed_joints(reader, files, form): # of a frame, `(18 3)`; None for a broken file: it may not be needed

@@ -21,7 +21,7 @@ from ..data.layouts import Video
 from ..data.made_by import makers_of, unlike_makers
 from ..data.represent import isin
 from ..models.files import read_checkpoint
-from ..core.ops import keep_outside, soft_edge
+from ..core.ops import dilated, keep_outside, soft_edge
 from ..models.layers import into_frame
 
 # %% ../../nbs/tryon/56_compose.ipynb #7fa89877
@@ -52,7 +52,8 @@ def settle_keeping(
         raise OptionError(f'keep_person is {keep_person!r}', do=f'Choose from {", ".join(ways_to_keep)}')
     for m in networks:
         if keep_person != 'never' or not m.config.get('keep_person'): continue
-        m.keep_person, m.config = False, m.config | dict(keep_person=False)
+        off = dict.fromkeys({'keep_person', 'keep_skin'} & m.config.keys(), False)
+        vars(m).update(off, config=m.config | off)
     return keep_person == 'always'
 
 # %% ../../nbs/tryon/56_compose.ipynb #3e823e4f
@@ -91,10 +92,6 @@ def compose(
     if 'masked' in frame: return into_frame(picture, frame['image'], frame['masked'])
     raise OptionError('keep_person needs the region of each frame', do='Read `masked`; the data set needs parse labels')
 
-# %% ../../nbs/tryon/56_compose.ipynb #20735dce
-def _wider(mask, pixels): # `(b n 1 h w)`
-    return F.max_pool2d(mask.flatten(0,1).float(), 2*pixels + 1, 1, pixels).unflatten(0, mask.shape[:2])
-
 # %% ../../nbs/tryon/56_compose.ipynb #e9f00085
 def keep_background(
     frame:dict, # of a try-on, `(b n c h w)` each: `image`, `masked`; for an effect `parse`, `warped_cloth_mask`
@@ -104,7 +101,8 @@ def keep_background(
     "Take the frame where, in its region, neither the person was nor the new garment is"
     if not {'masked', 'parse', 'warped_cloth_mask'} <= frame.keys(): return {}
     pixels = max(round(near*result.shape[-2]), 1)
-    needed = _wider(frame['parse'] > 0, pixels).maximum(_wider(frame['warped_cloth_mask'] > .5, pixels))
+    person, garment = (frame['parse'] > 0).float(), (frame['warped_cloth_mask'] > .5).float()
+    needed = dilated(person, pixels).maximum(dilated(garment, pixels))
     region = region_of(frame)*needed
     laid = keep_outside(result, frame['image'], soft_edge(region))
     return dict(result=laid, masked=with_masked(frame, region)['masked'])

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.media import ahead
+from ..core.ops import dilated
 from ..data.clips import ClipReader
 from ..data.frame_files import ResizeCrop
 from ..data.labels import lip_ids
@@ -34,7 +34,9 @@ def tryon_reader(
     "A reader for the networks of a try-on"
     models = [m for m in models if m is not None]
     wanted = region or any(m.config.get('keep_person', False) for m in models)
-    person = dict.fromkeys([*['masked']*wanted, *(n for m in models for n in m.config['person_inputs'])])
+    skin = any(m.config.get('keep_skin', False) for m in models)
+    own = (n for m in models for n in m.config['person_inputs'])
+    person = dict.fromkeys([*['masked']*wanted, *['skin']*skin, *own])
     cloth = dict.fromkeys(n for m in models for n in m.config['cloth_inputs'])
     networks = [m for m in models if network_of(m).role == 'tryon']
     warped = len(networks) == len(models) # there is no warp among them
@@ -69,7 +71,7 @@ def draw_frame(
     if model is None: return dict(result=frame['warped_cloth']), None
     if why_unchanged(frame): return dict(result=frame['image']), None
     out, past = _stepped(frame, model, past, keep_person)
-    if own_background: out |= keep_background(frame, out['result'])
+    if own_background: out |= keep_background(frame | out, out['result'])
     return out, past
 
 # %% ../../nbs/tryon/50_dress.ipynb #3d12b6bc
@@ -128,9 +130,6 @@ def dress(
 # %% ../../nbs/tryon/50_dress.ipynb #baff9ef3
 _before_cloth = lip_ids('hat hair glove sunglasses face left-arm right-arm')
 
-def _dilated(mask, pixels): # `(n 1 h w)`
-    return F.max_pool2d(mask, 2*pixels + 1, 1, pixels)
-
 # %% ../../nbs/tryon/50_dress.ipynb #b560d9bf
 def pasted(
     frame:dict, # from `dress`, or a batch: `image`, `masked`, `parse`, `warped_cloth`, `warped_cloth_mask`
@@ -141,10 +140,10 @@ def pasted(
     cloth, mask = (frame[k].flatten(0,1) for k in ('warped_cloth', 'warped_cloth_mask'))
     free = region*(1 - isin(parse, _before_cloth)) # nothing is in front
     worn = isin(parse, lip_ids(CATEGORIES[category].garment))
-    old = free*_dilated(worn, 2) # its edge is blended with what lies round it
+    old = free*dilated(worn, 2) # its edge is blended with what lies round it
     mask = free*mask
     result = torch.lerp(fill_in(image, old), cloth, mask)
-    around = region*_dilated(torch.maximum(old, (mask > 0).float()), 4) # a soft edge lies outside of what was changed
+    around = region*dilated(torch.maximum(old, (mask > 0).float()), 4) # a soft edge lies outside of what was changed
     made = dict(result=result, mask=mask, masked=masked(image, around))
     return {k: x.unflatten(0, frame['image'].shape[:2]) for k,x in made.items()}
 
