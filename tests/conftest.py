@@ -69,6 +69,17 @@ def shineon_command():
     return run
 
 @pytest.fixture(scope='session')
+def begin():
+    "Begin a command in a process and a session of its own, like `Popen`: to be watched, or told to stop"
+    def run(*args, cwd, quiet=False):
+        words, env = [*map(str, args)], {k: v for k,v in os.environ.items() if k != 'MPLBACKEND'}
+        if forks.possible: return forks.begin(words, cwd, env, quiet)
+        to = subprocess.DEVNULL if quiet else subprocess.PIPE
+        return subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', *words], cwd=cwd, env=env, text=True,
+                                stdout=to, stderr=to, start_new_session=True)
+    return run
+
+@pytest.fixture(scope='session')
 def workplace(tmp_path_factory):
     "Folder of further runs of this process"
     return tmp_path_factory.mktemp('workplace')

@@ -1,8 +1,9 @@
 """Processes that begin with everything imported: a server forks them, for tests that start many commands and kernels.
 
 Each command and each kernel is a process of its own, as it is for a user; it is spared the ten seconds in which Python
-imports torch, fastai and Jupyter. Tests of signals, environments and the start itself begin Python anew."""
+imports torch, fastai and Jupyter. Some tests of signals, environments and the start itself begin Python anew."""
 import array, importlib, json, os, select, signal, socket, subprocess, sys, threading, time, traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -193,6 +194,31 @@ class Process:
     def terminate(self): self.send_signal(signal.SIGTERM)
 
     def kill(self): self.send_signal(signal.SIGKILL)
+
+
+class Watched(Process):
+    "One whose output is read while it runs"
+    def __enter__(self): return self
+
+    def __exit__(self, *_):
+        for f in filter(None, (self.stdout, self.stderr)): f.close()
+        self.wait()
+
+    def communicate(self, timeout=None):
+        with ThreadPoolExecutor() as pool: said = [*pool.map(lambda f: f and f.read(), (self.stdout, self.stderr))]
+        self.wait(timeout)
+        return said
+
+
+def begin(argv, cwd, env, quiet):
+    "Begin a command; what it prints can be read, or nobody hears it when `quiet`"
+    ends = [] if quiet else [os.pipe(), os.pipe()]
+    with open(os.devnull, 'r+') as nothing:
+        streams = nothing, *([w for _, w in ends] or (nothing, nothing))
+        process = Watched(connect(), 'command', argv, cwd, env, streams)
+    for _, w in ends: os.close(w)
+    if ends: process.stdout, process.stderr = (open(r, encoding='utf8') for r, _ in ends)
+    return process
 
 
 def nursery():

@@ -158,15 +158,14 @@ def test_a_run_of_two(two_run, warp_run):
     names = lambda f: sorted(p.relative_to(f).parts[0] for p in f.rglob('*') if p.is_file())
     assert names(two_run) == names(warp_run)
 
-def test_stopped_together(vvt, shineon_command, tmp_path):
+def test_stopped_together(vvt, shineon_command, begin, tmp_path):
     "A signal stops both after the same step; going on gives the weights of a run that was not stopped"
     long = ['--batch_size', 2, '--keep_epochs', 9] # so long that the signal comes before its end on a busy machine
     args = [*train('warp', 'two', vvt, both, *long, '--save_count', 1)]
     whole = shineon_command(*train('warp', 'whole', vvt, both, *long), cwd=tmp_path)
     assert whole.status == 0, whole.err
     step = tmp_path/'experiments'/'two'/'checkpoints'/'step_1.pt'
-    command = [sys.executable, '-m', 'shineon.cli.main', *map(str, args)]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+    with begin(*args, cwd=tmp_path) as p:
         while p.poll() is None and not step.exists(): time.sleep(.02)
         p.send_signal(signal.SIGTERM)
         err = p.communicate(timeout=300)[1]

@@ -1,5 +1,5 @@
 "Whole runs: the same weights again, try-on in all its ways, networks for several frames"
-import json, os, signal, subprocess, sys
+import json, os, signal
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -66,11 +66,10 @@ def test_one_step_to_try_everything_out(vvt, in_process, monkeypatch, tmp_path):
     assert json.loads((tmp_path/'experiments'/'fast'/'metrics.json').read_text())['steps'] == 1
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_stopped_run_goes_on(number, vvt, in_process, monkeypatch, tmp_path):
+def test_stopped_run_goes_on(number, vvt, begin, in_process, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     command = train('warp', 'stopped', vvt, '--keep_epochs', 300)
-    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', *command], cwd=tmp_path, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
+    with begin(*command, cwd=tmp_path) as p:
         assert any(line.startswith('epoch 3/') for line in p.stdout)
         os.kill(p.pid, number)
         _, err = p.communicate(timeout=60)

@@ -317,15 +317,14 @@ def test_told_to_stop(number, status, pretending, tmp_path):
 
 # a true one
 
-def test_stopped_and_gone_on(vvt, tmp_path, shineon_command, in_process, monkeypatch):
+def test_stopped_and_gone_on(vvt, tmp_path, shineon_command, begin, in_process, monkeypatch):
     "Ctrl-C in the middle of training; the sweep goes on, with the weights of a run that was never stopped"
     monkeypatch.chdir(tmp_path)
     shared = dict(vvt_dataroot=str(vvt), fine_height=128, fine_width=64, ngf=4, batch_size=2, workers=0,
                   val_fraction=.34, val_check_interval=1., seed=5, gpu_ids='-1', keep_epochs=7, decay_epochs=1,
                   save_count=1, keep=5)
     (tmp_path/'two.yaml').write_text(yaml.safe_dump(dict(model='warp', options=shared, grid=dict(lr=[1e-4]))))
-    with subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', 'sweep', 'two.yaml'], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL, start_new_session=True) as p:
+    with begin('sweep', 'two.yaml', cwd=tmp_path, quiet=True) as p:
         folder = tmp_path/'experiments'/'two_lr=0.0001'
         while p.poll() is None and not list((folder/'checkpoints').glob('step_*.pt')): time.sleep(.02)
         os.kill(p.pid, signal.SIGINT); p.wait(timeout=60)

@@ -1,5 +1,5 @@
 "The widgets of nbs/explore on data sets, runs and networks: events as a page sends them, and what is shown then"
-import re, subprocess, sys, time
+import re, time
 from io import BytesIO
 
 import numpy as np, pytest, torch
@@ -195,11 +195,10 @@ def test_a_finished_run(experiments):
     assert (picture(board.picture.value)[0,0] == 9).all()
     assert snapshot(experiments/'my_warp') == before
 
-def test_a_run_in_another_process(vvt, tmp_path):
+def test_a_run_in_another_process(vvt, begin, tmp_path):
     "It is attached to while papermill executes it, and followed to its end"
     args = ['train', '--model', 'warp', '--name', 'live', '--vvt_dataroot', vvt, *small, *short, '--keep_epochs', 12]
-    command = [sys.executable, '-m', 'shineon.cli.main', *map(str, args)]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = begin(*args, cwd=tmp_path, quiet=True)
     try:
         assert until(lambda: (tmp_path/'experiments'/'live'/'environment.json').exists() or process.poll() is not None)
         board, seen = Dashboard('live', tmp_path/'experiments', seconds=.1), set()

@@ -223,7 +223,7 @@ def bare_skin(
     image:Tensor, # frames, `(n 3 h w)`, bytes
     parse:Tensor, # LIP labels, `(n 1 h w)`, bytes
     category:str='upper', # upper, lower or dress
-    edge:float=1/128, # of the old garment, in frame heights: skin so near to it does not count
+    edge:float=1/64, # of the old garment, in frame heights: skin so near to it does not count
 ) -> Tensor: # `(n 1 h w)`, float32: 1 on skin that a garment of this kind could cover, and the old one does not
     "Bare skin of each frame"
     kind, labels = CATEGORIES[category], parse[:,0].cpu().numpy().astype(np.uint8)

@@ -674,16 +674,19 @@ def set_features(
 def set_distance(
     metric:Metric, # of sets
     results:Iterable[FrameSet], # videos
-    truth:Iterable[FrameSet], # true videos
+    truth:list[FrameSet], # true videos
     network:nn.Module, # of the metric
     protocol:Protocol, # how
+    known:dict|None=None, # what the metric's network said of the truth, by metric: kept for the next results
     **how, # as for `set_features`
 ) -> tuple[float|None,dict|str]: # distance, and how much was looked at; or `None` and the reason
     "Distance between the distributions of results and of the truth"
     clip, _ = clip_size(metric.features, protocol)
     if 0 < clip < network.shortest: return None, f'this network needs clips of {network.shortest} frames, not {clip}'
     a,n = set_features(results, metric.features, network, protocol, **how)
-    b,m = set_features(truth, metric.features, network, protocol, **how)
+    key, known = (metric.name, *(t.id for t in truth)), {} if known is None else known
+    if key not in known: known[key] = set_features(truth, metric.features, network, protocol, **how)
+    b,m = known[key]
     what = f'clips of {clip} frames' if clip else 'frames'
     if min(n, m) < 2: return None, f'{n} {what} of results and {m} of the truth; it takes two of each'
     return _rounded(metric(dict(result_set=a, true_set=b), protocol)), dict(results=n, truth=m)
@@ -821,6 +824,7 @@ def measure_sets(
     networks:dict[str,nn.Module], # by metric
     protocol:Protocol, # how
     log:Callable=print, # is told how far it is
+    known:dict|None=None, # see `set_distance`
     **how, # as for `set_features`
 ) -> tuple[dict[str,float],dict[str,str],dict[str,dict]]: # distances; reasons where there is none; how many
     "Distances between all results and the whole truth, each true video once"
@@ -831,7 +835,7 @@ def measure_sets(
     for m in metrics:
         log(f'{m.name}: looking at {len(results)} results and {len(truth)} true videos')
         tick = Progress(log, total)
-        value, said = set_distance(m, results, truth, networks[m.name], protocol, tick=tick, **how)
+        value, said = set_distance(m, results, truth, networks[m.name], protocol, known, tick=tick, **how)
         if value is None: lacking[m.name] = said
         else: found[m.name], counts[m.name] = value, said
     return found, lacking, counts
@@ -934,6 +938,7 @@ def evaluate(
     folder:Path|None=None, # of a run: figures are noted there, and those noted before are not measured again
     together:Callable=lambda: None, # waits for the other processes, with which the videos are shared
     regions:str|Path='', # folder of masks, VIDEO/FRAME.png; `regions` beside the results when not given
+    known:dict|None=None, # from call to call with the same truth: then metrics of sets look at it once
 ) -> dict|None: # `summary`, `not_computed`, `videos`, `failed`, `problems`, `protocol`; `None`: another process has it
     "Measure results against the truth"
     at_least(1, batch_size=batch_size)
@@ -968,7 +973,7 @@ def evaluate(
 
     means, no_means = summarise(of_frames, videos, p.mean)
     whole = {k: matched[k] for k in videos}
-    distances, no_distances, counted = measure_sets(of_sets, whole, networks, p, log, **how)
+    distances, no_distances, counted = measure_sets(of_sets, whole, networks, p, log, known, **how)
     figures, problems = means | distances, list(_problems(p, unmatched, videos, failed))
     for line in problems: log(f'note: {line}')
     seconds = round(time.time() - start, 1)
