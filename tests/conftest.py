@@ -68,15 +68,19 @@ def shineon_command():
         return types.SimpleNamespace(status=p.returncode, out=p.stdout, err=p.stderr)
     return run
 
+def begun(words, cwd, env, quiet):
+    "A command in a process and a session of its own, like `Popen`; what it prints can be read, unless `quiet`"
+    if forks.possible: return forks.begin(words, cwd, env, quiet)
+    to = subprocess.DEVNULL if quiet else subprocess.PIPE
+    return subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', *words], cwd=cwd, env=env, text=True,
+                            stdout=to, stderr=to, start_new_session=True)
+
 @pytest.fixture(scope='session')
 def begin():
-    "Begin a command in a process and a session of its own, like `Popen`: to be watched, or told to stop"
+    "Begin a command, to watch it or to tell it to stop"
     def run(*args, cwd, quiet=False):
-        words, env = [*map(str, args)], {k: v for k,v in os.environ.items() if k != 'MPLBACKEND'}
-        if forks.possible: return forks.begin(words, cwd, env, quiet)
-        to = subprocess.DEVNULL if quiet else subprocess.PIPE
-        return subprocess.Popen([sys.executable, '-m', 'shineon.cli.main', *words], cwd=cwd, env=env, text=True,
-                                stdout=to, stderr=to, start_new_session=True)
+        env = {k: v for k,v in os.environ.items() if k != 'MPLBACKEND'}
+        return begun([*map(str, args)], cwd, env, quiet)
     return run
 
 @pytest.fixture(scope='session')

@@ -2,7 +2,7 @@
 
 Each command and each kernel is a process of its own, as it is for a user; it is spared the ten seconds in which Python
 imports torch, fastai and Jupyter. Some tests of signals, environments and the start itself begin Python anew."""
-import array, importlib, json, os, select, signal, socket, subprocess, sys, threading, time, traceback
+import array, importlib, json, os, select, signal, socket, subprocess, sys, tempfile, threading, time, traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -45,8 +45,10 @@ def settle(request, streams):
     os.environ.clear()
     os.environ.update(request['env'])
     os.chdir(request['cwd'])
+    tempfile.tempdir = None # it is looked for anew
+    lines = 1 if 'PYTHONUNBUFFERED' in os.environ else -1
     for number, name in enumerate(('stdin', 'stdout', 'stderr')):
-        stream = open(number, 'w' if number else 'r', encoding='utf8', closefd=False)
+        stream = open(number, 'w' if number else 'r', lines, encoding='utf8', closefd=False)
         setattr(sys, name, stream), setattr(sys, f'__{name}__', stream)
 
 
@@ -221,6 +223,23 @@ def begin(argv, cwd, env, quiet):
     return process
 
 
+def stand_in(argv):
+    "Ask the server for a kernel: signals go on to it, and its end is that of this process"
+    kernel = Process(connect(), 'kernel', argv, None, dict(os.environ), (0, 1, 2))
+    for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda n, _: kernel.send_signal(n))
+    return kernel.wait()
+
+
+def kernels_of_servers(folder):
+    "What a Jupyter server's environment needs, so that its kernels are forks, too"
+    if not possible: return {}
+    spec = Path(folder)/'forks'/'kernels'/'python3'/'kernel.json'
+    spec.parent.mkdir(parents=True)
+    words = [sys.executable, __file__, 'kernel', '-f', '{connection_file}']
+    spec.write_text(json.dumps(dict(argv=words, display_name='Python 3', language='python')))
+    return dict(JUPYTER_PATH=str(Path(folder)/'forks'))
+
+
 def nursery():
     """A child of this process that forks kernels, before this process has threads or an event loop: a socket to it.
 
@@ -272,7 +291,6 @@ captured = dict(capture_output=True, text=True), dict(stdout=subprocess.PIPE, st
 
 def run_command(argv, cwd, env, timeout, connection=None, merged=False):
     "`shineon` with some words: exit status, what it printed, what it complained about; this among that when `merged`"
-    import tempfile
     with open(os.devnull) as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         streams = nothing, out, out if merged else err
         process = Process(connection or connect(), 'command', argv, cwd, env, streams)
@@ -284,4 +302,5 @@ def run_command(argv, cwd, env, timeout, connection=None, merged=False):
 
 if __name__ == '__main__':
     sys.path[:] = [str(root), *(p for p in sys.path if p != str(Path(__file__).parent))]
+    if sys.argv[1] == 'kernel': sys.exit(stand_in(sys.argv[2:]))
     serve(sys.argv[1], sys.argv[2])

@@ -4,8 +4,8 @@ from contextlib import contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
 
-import numpy as np, pytest
-from conftest import repo
+import forks, numpy as np, pytest
+from conftest import begun, repo
 from shineon.cli.main import main
 from shineon.core.media import video_info, write_png, write_video
 from shineon.explore import uploads
@@ -22,10 +22,10 @@ def serving(folder, *args):
     folder.mkdir(exist_ok=True)
     own = dict(TMPDIR=str(folder), PYTHONPATH=str(repo), OMP_NUM_THREADS='1', JUPYTER_RUNTIME_DIR=str(folder/'runtime'),
                IPYTHONDIR=str(folder/'ipython'))
+    own |= forks.kernels_of_servers(folder)
     options = [w for k,v in drawn.items() for w in (f'--{k}', v)]
-    command = [sys.executable, '-u', '-m', 'shineon.cli.main', 'app', '--port', '0', '--sample_frames', '2']
-    server = subprocess.Popen([*command, *options, *args], env=os.environ | own, cwd=folder, text=True,
-                              stdout=subprocess.PIPE)
+    words = ['app', '--port', '0', '--sample_frames', '2', *options, *args]
+    server = begun(words, folder, os.environ | own | dict(PYTHONUNBUFFERED='1'), quiet=False)
     try:
         lines = iter(server.stdout.readline, '')
         address = next(found[0] for line in lines if (found := re.search(r'http://\S+', line)))
@@ -34,7 +34,7 @@ def serving(folder, *args):
         server.terminate()
         try: server.wait(60)
         except subprocess.TimeoutExpired: server.kill()
-        server.stdout.close()
+        for stream in (server.stdout, server.stderr): stream.close()
 
 def left(folder): return [p.name for p in folder.glob('shineon_app_*')]
 

@@ -5,7 +5,7 @@ $SHINEON_SCREENSHOTS names a folder where a picture of each notebook is left."""
 import json, os, shutil, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 
-import pytest
+import forks, pytest
 from conftest import repo
 from shineon.core.media import video_info
 from test_app import serving, until
@@ -37,6 +37,7 @@ def lab(tmp_path_factory):
     own = dict(JUPYTERLAB_SETTINGS_DIR='settings', JUPYTERLAB_WORKSPACES_DIR='workspaces', JUPYTER_CONFIG_DIR='config',
                JUPYTER_RUNTIME_DIR='runtime', IPYTHONDIR='ipython')
     env = os.environ | {k: str(folder/v) for k,v in own.items()} | dict(PYTHONPATH=str(repo), OMP_NUM_THREADS='1')
+    env |= forks.kernels_of_servers(folder)
     command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--ServerApp.port={port}',
                '--ServerApp.ip=127.0.0.1', f'--ServerApp.root_dir={folder}', '--IdentityProvider.token=a-token',
                '--LabApp.expose_app_in_browser=True', '--LabApp.extension_manager=readonly']
