@@ -23,7 +23,8 @@ def pytest_configure(config):
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     forks.announce(folder)
 
-longest = 'test_browser.py', 'test_sams.py', 'test_distributed.py' # first: none is left to one process at the end
+# first, so that none of them is left to one process at the end
+longest = [f'test_{n}.py' for n in 'browser sams distributed cli runs sweeps widgets weights'.split()]
 
 def pytest_collection_modifyitems(items): items.sort(key=lambda item: item.path.name not in longest)
 
