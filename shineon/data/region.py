@@ -214,7 +214,7 @@ def change_region(
 
 # %% ../../nbs/data/20_region.ipynb #6d292adb
 def _bare(image, parse, category, far): # of one frame -> `(h w)`, bool
-    skin = has_label(parse, category.skin)
+    skin = has_label(parse, f'{category.skin} {category.beyond}')
     if category.reaches_neck: skin = skin | neck(image, parse)
     return skin & ~_widened(has_label(parse, category.garment), far)
 
@@ -224,8 +224,8 @@ def bare_skin(
     parse:Tensor, # LIP labels, `(n 1 h w)`, bytes
     category:str='upper', # upper, lower or dress
     edge:float=1/64, # of the old garment, in frame heights: skin so near to it does not count
-) -> Tensor: # `(n 1 h w)`, float32: 1 on skin that a garment of this kind could cover, and the old one does not
-    "Bare skin of each frame"
+) -> Tensor: # `(n 1 h w)`, float32: 1 where a garment of this kind could lie, and the old one does not
+    "Bare skin of each frame, and the clothes beyond the hem"
     kind, labels = CATEGORIES[category], parse[:,0].cpu().numpy().astype(np.uint8)
     frames, far = image.movedim(1, -1).cpu().numpy(), round(edge*labels.shape[-2])
     masks = [_bare(*frame, kind, far) for frame in zip(frames, labels)]
