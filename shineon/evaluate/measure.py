@@ -831,10 +831,10 @@ def measure_sets(
     results = [result for result,_,_ in matched.values()]
     truth = list({true.id: true for _,true,_ in matched.values()}.values())
     found, lacking, counts = {}, {}, {}
-    total = sum(len(v.names) for v in results + truth)
     for m in metrics:
-        log(f'{m.name}: looking at {len(results)} results and {len(truth)} true videos')
-        tick = Progress(log, total)
+        new = truth*all(k[0] != m.name for k in known or ()) # not known from other results
+        log(f'{m.name}: looking at {len(results)} results and {len(new)} true videos')
+        tick = Progress(log, sum(len(v.names) for v in results + new))
         value, said = set_distance(m, results, truth, networks[m.name], protocol, known, tick=tick, **how)
         if value is None: lacking[m.name] = said
         else: found[m.name], counts[m.name] = value, said
