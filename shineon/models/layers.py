@@ -228,6 +228,7 @@ def into_frame(
 # %% ../../nbs/models/30_layers.ipynb #179cbaa3
 skin_inputs = ['image', 'masked', 'skin', 'warped_cloth_mask'] # what a network with `keep_skin` reads of a clip
 
+# %% ../../nbs/models/30_layers.ipynb #87a69d0a
 def check_keeping(
     keep_person:bool, # option of a network
     keep_skin:bool, # option of a network
@@ -239,8 +240,8 @@ def check_keeping(
 def leave_skin(
     clip:dict, # a batch of clips, `(b n c h w)` each, see `skin_inputs`
     room:float=1/128, # round the garment, in frame heights
-) -> dict: # the clip; `masked` shows skin that stays bare, and its region is smaller
-    "Leave bare skin as it is, where the warped garment does not cover it"
+) -> dict: # the clip; `masked` shows what stays, and its region is smaller
+    "Leave bare skin, and clothes beyond the hem, as they are where the warped garment does not cover them"
     image, masked, skin, worn = (join_inputs(clip, [k]) for k in skin_inputs)
     covered = dilated((worn > .5).float(), round(room*image.shape[-2]))
     outside = torch.cat([torch.full_like(skin, -1), image], 2)

@@ -89,7 +89,7 @@ class SamsGenerator(nn.Module):
         flow_warp:bool=False, # blend with the previous result moved by flow? Needs several frames
         show_cloth:bool=False, # draw a mask through which the warped garment shows
         keep_person:bool=False, # lay the result into the frame, inside the region of `masked`?
-        keep_skin:bool=False, # leave bare skin out of the region, where the garment does not cover it? For keep_person
+        keep_skin:bool=False, # and leave skin and trousers that the garment does not cover, see `leave_skin`?
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
         halve:str='average', # how the encoder halves sizes: average or nearest

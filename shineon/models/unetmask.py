@@ -76,7 +76,7 @@ class UNetMask(nn.Module):
         num_attn:int=2, # in how many of them, 1 to 5
         flow_warp:bool=False, # blend with the previous result moved by flow? Needs several frames
         keep_person:bool=False, # lay the result into the frame, inside the region of `masked`?
-        keep_skin:bool=False, # leave bare skin out of the region, where the garment does not cover it? For keep_person
+        keep_skin:bool=False, # and leave skin and trousers that the garment does not cover, see `leave_skin`?
         activation:str='relu', # relu, gelu, swish or sine
         init_type:str='xavier', # see `init_weights`
         init_variance:float=0.02, # see `init_weights`
