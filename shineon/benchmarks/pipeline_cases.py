@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, default_collate
 from .bench import Case, part
 from .network_cases import fast
 from ..core.media import read_flo, read_video, write_png, write_video
+from ..core.memory import keep_freed_memory
 from ..core.ops import to_uint8
 from ..data.clips import ClipReader, Clips
 from ..data.labels import clothes_ids, keep_ids
@@ -143,6 +144,7 @@ def _loader(inputs, opened, cached, late, side, device):
     names = [*_compared, *(n for n in inputs if n != 'agnostic')]
     ours = clips.stored if late else clips.__getitem__
     read = ours if side == 'ours' else lambda i: plain_clip(*clips.locate(i), 5, opened)
+    keep_freed_memory() # as a loader's processes do
     def run(keep=scratch): # the folder lasts as long as this function
         for i in whole: clip = read(i)
         return partial(_compared_parts, clips.reader, clip, names)

@@ -15,7 +15,6 @@ from fastcore.basics import patch
 
 from ..core.errors import DataError, OptionError, at_least
 from ..core.media import read_picture
-from ..core.memory import keep_freed_memory
 from ..core.ops import colour_table, look_up, planes
 from .augment import Augment, Augmentation
 from .cache import Recent, VideoCache
@@ -265,7 +264,6 @@ class Clips:
         self.ends = np.cumsum([len(v.frames) for v in videos])
     def __len__(self): return int(self.ends[-1]) if len(self.ends) else 0
     def __getitem__(self, i):
-        keep_freed_memory() # new memory costs more than the clip that is written to it
         return self.reader(*self.locate(self.numbers(i)[0]), n=self.n, change=self.change(i))
     def numbers(self, i): return i, i # of the clip; for what happens to it
     def change(self, i): return self.augment(self.epoch, self.numbers(i)[1]) if self.augment else None

@@ -18,6 +18,7 @@ from fastai.torch_core import default_device, to_detach
 from fastcore.basics import patch
 
 from ..core.errors import OptionError, at_least
+from ..core.memory import keep_freed_memory
 from ..core.run_folder import process_number
 from .augment import Augment
 from .clips import ClipReader, Clips, MixedClips
@@ -89,6 +90,7 @@ class ClipDL(TfmdDL):
         for clip in islice(super().__iter__(), n):
             if self.late: clip = self.dataset.reader.finish(clip)
             yield clip, clip
+    def wif(self): keep_freed_memory() # a process that reads; new memory costs more than the clip that is written to it
     def create_item(self, i): return self.dataset.stored(i or 0) if self.late else super().create_item(i)
     def to_detach(self, b, cpu=True, gather=True): # processes may have different numbers of batches
         return to_detach(b, cpu, gather=False)

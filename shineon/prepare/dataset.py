@@ -332,7 +332,9 @@ class Preparation:
         self.loaded = [] # the annotator of garments, when it is needed
         _check_root(self.root)
         who = dict(pose=pose, parse=parse, densepose=densepose, smooth=smooth, person=person)
-        self.annotator = PersonAnnotator(**who, models=models, device=self.device)
+        models_at = dict(models=models, device=self.device)
+        self.annotator = PersonAnnotator(**who, **models_at)
+        self.surveyor = PersonAnnotator(**who, **models_at, threads=os.cpu_count() or 1) # one network at a time
         self.models = check_models([*self.annotator.names, flow, cut_out], models)
         self.settings = who | dict(height=height, width=width, flow=flow, cut_out=cut_out)
 
@@ -523,7 +525,7 @@ def _record(self:Preparation, job, wanted, look, crops, noted, garment): # of a 
 # %% ../../nbs/prepare/27_dataset.ipynb #1a26076c
 @patch
 def _prepare(self:Preparation, job, wanted, part): # -> record
-    look = survey_video(job.source, self.annotator)
+    look = survey_video(job.source, self.surveyor)
     crops = steady_crops(look.located, look.n, look.every, look.size, self.size)
     noted = self._annotate(job, crops, part)
     _write_record(record_path(self.root, job.mode, job.id), dict(whole=False))

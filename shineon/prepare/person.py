@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -361,7 +361,7 @@ class _Video: # what is kept from frame to frame of a video
     def flow(self, image): # to the frame before, and where that looks like this one; None, None in the first frame
         if self.before is None: return None, None
         flow = estimate_flow(image, self.before)
-        unlike = np.abs(carried(self.before, flow).astype(np.int16) - image).max(-1)
+        unlike = reduce(np.maximum, cv2.split(cv2.absdiff(carried(self.before, flow), image))) # (h w)
         return flow, np.clip(2 - unlike.astype(np.float32)/20, 0, 1)
 
     def doubts(self, known, beside, parse, flow, raw): # names; the frame becomes the one before

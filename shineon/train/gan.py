@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 
 from ..core.errors import OptionError, at_least # shineon before fastai
+from ..core.memory import return_large_pieces
 from ..models.critics import PatchGAN, multiscale_input, temporal_input
 from .callback import TrainingCallback, TrainingMetric, mixed_precision, terms_of
 from .distributed import all_reduce_mean
@@ -259,6 +260,7 @@ def before_train(self:GANCallback): # a run that goes on within an epoch keeps i
 @patch
 def before_fit(self:GANCallback):
     self.summed = None
+    if torch.device(self.dls.device).type == 'cpu': return_large_pieces() # layers of many sizes
     for c in self.critics.values(): c.to(self.dls.device, memory_format=torch.channels_last).train()
     for o in self.opts.values(): o.load_state_dict(o.state_dict()) # moves its averages to where the weights are now
     if any(isinstance(m, TrainingTerm) for m in self.learn.metrics): return # of an earlier fit
