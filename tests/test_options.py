@@ -310,6 +310,7 @@ cases = dict(
         region_hem=(.4, lambda n: reader_of(n).options['region_hem'], .4),
         keep_person=('always', lambda n: n['keep'], True),
         keep_background=(True, lambda n: n['keep_background'], True),
+        known_outline=(True, None, refused('known_outline needs keep_background')),
         steady=(0., lambda n: n['steady'], 0.),
         out_size=('source', lambda n: n['full'], True),
         framing=('somehow', None, refused("framing is 'somehow'")),

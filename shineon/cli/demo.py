@@ -191,7 +191,7 @@ def tryon(self:Demo,
     *others, last = [c for n,c in checkpoints.items() if NETWORKS[n].role == 'tryon']
     warp = [c for n,c in checkpoints.items() if NETWORKS[n].role == 'warp'][0]
     tried = self.run('tryon', **self.data, **garments, checkpoint=last, compare=others, warp_checkpoint=warp,
-                     result_dir=str(self.out/'results'), out_fmt=['mp4', 'gif', 'png'], fps=12.)
+                     keep_background=True, result_dir=str(self.out/'results'), out_fmt=['mp4', 'gif', 'png'], fps=12.)
     return tried['methods']
 
 # %% ../../nbs/cli/84_demo.ipynb #5c856dd2

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ways_to_keep', 'region_of', 'with_masked', 'settle_keeping', 'sees_region', 'unlike_training', 'unlike_annotators',
-           'compose', 'keep_background', 'with_prints', 'why_unchanged', 'persons_apart', 'nearer', 'Followed',
-           'of_one_person', 'fill_in']
+           'compose', 'keep_background', 'trunk_of', 'arms_in_front', 'with_prints', 'why_unchanged', 'persons_apart',
+           'nearer', 'Followed', 'of_one_person', 'fill_in']
 
 # %% ../../nbs/tryon/56_compose.ipynb #49a8d0dc
 from collections.abc import Iterable
@@ -23,6 +23,7 @@ from ..data.represent import isin
 from ..models.files import read_checkpoint
 from ..core.ops import dilated, keep_outside, soft_edge
 from ..models.layers import into_frame
+from ..models.warp import warp
 
 # %% ../../nbs/tryon/56_compose.ipynb #7fa89877
 def region_of(
@@ -107,8 +108,48 @@ def keep_background(
     laid = keep_outside(result, frame['image'], soft_edge(region))
     return dict(result=laid, masked=with_masked(frame, region)['masked'])
 
+# %% ../../nbs/tryon/56_compose.ipynb #a73b3cbe
+def _trunk(garment): # `(h w)`, bool -> likewise
+    y, x = garment.nonzero(as_tuple=True)
+    trunk = torch.zeros_like(garment)
+    if not len(y): return trunk
+    (top, height), (left, width), middle = (y.min(), y.max() - y.min()), (x.min(), x.max() - x.min() + 1), x.median()
+    band = garment[top+int(.6*height):top+int(.9*height)]
+    band = band[band[:,middle]] # rows with cloth in the middle
+    if not len(band): return trunk
+    columns = torch.arange(garment.shape[1], device=garment.device)
+    before, after = ~band & (columns < middle), ~band & (columns > middle)
+    begins = columns.where(before, -1).amax(1).median() + 1
+    ends = columns.where(after, len(columns)).amin(1).median()
+    inside = (columns >= max(begins, left + width/8)) & (columns < min(ends, left + 7*width/8))
+    below = torch.arange(garment.shape[0], device=garment.device) >= top + int(.4*height) # below the armpits
+    return garment & inside & below[:,None]
+
+# %% ../../nbs/tryon/56_compose.ipynb #8e74c401
+def trunk_of(
+    mask:Tensor, # of garments in product photos, `(... h w)` in [0, 1]; inside is above 0.5
+) -> Tensor: # of the shape of `mask`, float32, 0 or 1
+    "Where a product photo shows the trunk of an upper garment, between the sleeves and below the armpits"
+    flat = (mask > .5).reshape(-1, *mask.shape[-2:])
+    return torch.stack([_trunk(m) for m in flat]).reshape(mask.shape).float()
+
+# %% ../../nbs/tryon/56_compose.ipynb #e7ea2717
+_arms = lip_ids('left-arm right-arm')
+
+def arms_in_front(
+    frame:dict, # `image`, `masked`, `parse`, `skin`, `cloth_mask`, `(b n c h w)` each, and `grid` of the warp
+    room:float=1/64, # round sleeves, in frame heights
+) -> dict: # `masked` with a smaller region; empty where one of these is missing
+    "Leave bare arms as they are where the trunk of the new garment would lie on them"
+    if not {'masked', 'parse', 'skin', 'cloth_mask', 'grid'} <= frame.keys(): return {}
+    trunk = trunk_of(frame['cloth_mask'])
+    covered, sleeves = (warp(m, frame['grid'], 'zeros') > .5 for m in (trunk, frame['cloth_mask']*(1 - trunk)))
+    free = covered*(1 - dilated(sleeves.float(), round(room*covered.shape[-2])))
+    front = isin(frame['parse'], _arms)*(frame['skin'] > 0)*free # (b n 1 h w)
+    return dict(masked=with_masked(frame, region_of(frame)*(1 - front))['masked'])
+
 # %% ../../nbs/tryon/56_compose.ipynb #005ccdc8
-_least_white, _arms = .75, lip_ids('left-arm right-arm') # .75 of [-1, 1]: 223 of 255
+_least_white = .75 # of [-1, 1]: 223 of 255
 
 def _print_of(frame): # of one frame -> `(h w)`, bool: white print that the network does not show
     cloth, mask, shown = (frame[k][0,-1] for k in ('warped_cloth', 'warped_cloth_mask', 'mask')) # (c h w) each

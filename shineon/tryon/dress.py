@@ -21,7 +21,8 @@ from ..data.layouts import Video
 from ..data.region import CATEGORIES
 from ..data.represent import isin, masked
 from ..models.networks import network_of
-from .compose import Followed, compose, fill_in, keep_background, of_one_person, region_of, why_unchanged
+from .compose import (Followed, arms_in_front, compose, fill_in, keep_background, of_one_person, region_of,
+                                   why_unchanged)
 from .steady import steady_frames
 
 # %% ../../nbs/tryon/50_dress.ipynb #d8cb84d0
@@ -53,7 +54,8 @@ def _bent(clip, warp, device): # a clip of one frame -> `(1 1 c h w)` each, with
 # %% ../../nbs/tryon/50_dress.ipynb #e8a4a411
 @torch.no_grad()
 def _stepped(frame, model, past, keep_person): # as of `draw_frame`, whatever the frame
-    out, past = model.step(frame, past)
+    front = arms_in_front(frame) if model.config.get('keep_skin', False) else {}
+    out, past = model.step(frame | front, past)
     composed = model.config.get('keep_person', False) # by the network itself
     if keep_person and not composed: out = out | dict(result=compose(frame, out['result']))
     return out, past
