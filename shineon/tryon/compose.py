@@ -134,16 +134,19 @@ def trunk_of(
     return torch.stack([_trunk(m) for m in flat]).reshape(mask.shape).float()
 
 # %% ../../nbs/tryon/56_compose.ipynb #f505f295
-def _between_clothes(parse): # `(... h w)` -> 1 where an upper garment is above, and that or a lower one below
-    upper, clothes = isin(parse, _upper), isin(parse, [*_upper, *lip_ids('pants skirt')])
-    return upper.cummax(-2).values*clothes.flip(-2).cummax(-2).values.flip(-2)
+def _between_clothes(parse): # 1 where an upper garment is above, and that or a lower one below
+    upper = isin(parse, _upper)
+    clothes = isin(parse, [*_upper, *lip_ids('pants skirt')])
+    below = clothes.flip(-2).cummax(-2).values.flip(-2)
+    return upper.cummax(-2).values*below
 
 def _without_slivers(mask, pixels): # `(b n 1 h w)`, 0 or 1: only what is more than twice as wide as that
     inner = 1 - dilated(1 - mask, pixels)
     return mask*dilated(inner, pixels + 1)
 
 # %% ../../nbs/tryon/56_compose.ipynb #e7ea2717
-_arms, _upper = lip_ids('left-arm right-arm'), lip_ids('upper-clothes dress coat jumpsuits')
+_arms = lip_ids('left-arm right-arm')
+_upper = lip_ids('upper-clothes dress coat jumpsuits')
 
 def arms_in_front(
     frame:dict, # `image`, `masked`, `parse`, `skin`, `cloth_mask`, `(b n c h w)` each, and `grid` of the warp
@@ -154,7 +157,8 @@ def arms_in_front(
     trunk = trunk_of(frame['cloth_mask'])
     covered, sleeves = (warp(m, frame['grid'], 'zeros') > .5 for m in (trunk, frame['cloth_mask']*(1 - trunk)))
     free = covered*(1 - dilated(sleeves.float(), round(room*covered.shape[-2])))
-    front = isin(frame['parse'], _arms)*(frame['skin'] > 0)*free*_between_clothes(frame['parse']) # (b n 1 h w)
+    bare = isin(frame['parse'], _arms)*(frame['skin'] > 0) # (b n 1 h w)
+    front = bare*free*_between_clothes(frame['parse'])
     front = _without_slivers(front, round(front.shape[-2]/85))
     return dict(masked=with_masked(frame, region_of(frame)*(1 - front))['masked'])
 
