@@ -140,6 +140,7 @@ def _between_clothes(parse): # 1 where an upper garment is above, and that or a 
     below = clothes.flip(-2).cummax(-2).values.flip(-2)
     return upper.cummax(-2).values*below
 
+# %% ../../nbs/tryon/56_compose.ipynb #47c64446
 def _without_slivers(mask, pixels): # `(b n 1 h w)`, 0 or 1: only what is more than twice as wide as that
     inner = 1 - dilated(1 - mask, pixels)
     return mask*dilated(inner, pixels + 1)
@@ -152,7 +153,7 @@ def arms_in_front(
     frame:dict, # `image`, `masked`, `parse`, `skin`, `cloth_mask`, `(b n c h w)` each, and `grid` of the warp
     room:float=1/64, # round sleeves, in frame heights
 ) -> dict: # `masked` with a smaller region; empty where one of these is missing
-    "Leave bare arms as they are where the trunk of the new garment would lie on them"
+    "Leave bare arms between clothes as they are where the trunk of the new garment would lie on them"
     if not {'masked', 'parse', 'skin', 'cloth_mask', 'grid'} <= frame.keys(): return {}
     trunk = trunk_of(frame['cloth_mask'])
     covered, sleeves = (warp(m, frame['grid'], 'zeros') > .5 for m in (trunk, frame['cloth_mask']*(1 - trunk)))
