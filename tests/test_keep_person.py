@@ -13,7 +13,7 @@ from shineon.models.files import save_model
 from shineon.models.networks import NETWORKS
 from shineon.models.warp import warp
 from shineon.sample.dataset import make_sample
-from shineon.tryon.dress import bent_frames, dress, paste, tryon_reader
+from shineon.tryon.dress import bent_frames, draw_frame, dress, paste, tryon_reader
 from shineon.tryon.full_size import full_size_frame
 from shineon.tryon.methods import dress_methods
 from shineon.tryon.own_size import OwnSize, read_framing
@@ -448,3 +448,23 @@ def test_methods_without_parse(networks, vvt):
     reader = tryon_reader(networks['warp'], networks['plain'], region=False, **placed)
     made = list(dress_methods(video, reader, dict(plain=networks['plain']), networks['warp'], cloth))
     assert [list(d.made) for d in made] == [['plain']]*4 and {d.region for d in made} == {None}
+
+def test_an_arm_in_front_stays(networks, vvt):
+    "In the result, too: a bare arm between clothes, on which the trunk of the new garment would lie"
+    cloth, video = pairs_of(vvt)[0]
+    reader = tryon_reader(networks['warp'], networks['bare'], **placed)
+    frame = next(bent_frames(video, reader, networks['warp'], cloth, steady=0))
+    arm = torch.zeros(1,1,1,128,64)
+    arm[...,60:72,26:38] = 1
+    rows = torch.arange(128)[:,None].expand_as(arm)
+    region = torch.zeros_like(arm)
+    region[...,20:110,10:54] = 1
+    parse = torch.where(rows < 80, LIP['upper-clothes'], LIP['pants'])
+    frame |= dict(parse=torch.where(arm > 0, LIP['left-arm'], parse).to(frame['parse'].dtype), skin=arm,
+                  masked=torch.cat([2*region - 1, frame['image']*(1 - region)], 2),
+                  grid=identity_grid(128, 64)[None,None], cloth_mask=((rows > 8) & (rows < 100)).float(),
+                  warped_cloth_mask=((rows > 8) & (rows < 100)).float())
+    there = (arm > 0).expand_as(frame['image'])
+    made = {n: draw_frame(frame, networks[n])[0]['result'] for n in ('bare', 'unet')}
+    stays = {n: bool((x == frame['image'])[there].all()) for n,x in made.items()}
+    assert stays == dict(bare=True, unet=False)
