@@ -242,7 +242,7 @@ class Classes:
     probs:np.ndarray # `(h w 6)`, float32, at the network's resolution
 
     def finish(self,
-        known, # of this frame: `joints`, `person`, `parts`, `image`, `memory`
+        known, # of this frame: `image`, `joints`, `limbs`, `person`, `parts`, `memory`
     ) -> np.ndarray: # `(h w)`, uint8
         "LIP labels, once joints, person and parts are known"
         return lip_labels(self.at(known.image.shape[:2]), known)
@@ -311,12 +311,13 @@ class PartScores:
         return from_cells(self.parts[...,[0,1,22,23]].max(-1, keepdims=True), self.fit, size)[...,0]
 
     def finish(self,
-        known, # of this frame: `joints`, `person`
+        known, # of this frame: `joints`, `limbs`, `person`, `memory`
     ) -> np.ndarray: # `(h w)`, uint8
         "DensePose parts, once joints and person are known"
         h,w = known.person.shape
         half = from_cells(self.parts, self.fit, ((h + 1)//2, (w + 1)//2))
-        return part_labels(half, known.person, known.joints, steadily_facing(known.joints, known.memory))
+        front = steadily_facing(known.joints, known.memory)
+        return part_labels(half, known.person, known.joints, known.limbs, front)
 
 # %% ../../nbs/prepare/21_light.ipynb #b38c2dff
 def from_cells(
@@ -532,11 +533,11 @@ def part_labels(
     probs:np.ndarray, # `(h' w' 24)`, float32: BodyPix's parts, at half the size
     person:np.ndarray, # `(h w)`, float32
     joints:np.ndarray, # `(18 3)`
+    far:np.ndarray, # `(4 h w)`: how far from each limb, see `limb_distances`
     front:bool|None=None, # do they face us? None: as BodyPix says
 ) -> np.ndarray: # `(h w)`, uint8: DensePose parts 0..24
     "Body parts of one person, with left and right, front and back as the joints say"
     h,w = person.shape
-    far = limb_distances(joints, (h, w))
     probs = _where_limbs_are(probs, far[:,::2,::2], h)
     parts = _part_of[probs.argmax(-1)]*(probs.max(-1) > .3)
     parts = cv2.resize(nearest_label(parts), (w, h), interpolation=cv2.INTER_NEAREST)*(person > .5)
@@ -677,32 +678,35 @@ def _colour_bins(image): # `(h w 3)`, uint8 -> which of 4,096 colours, `(h w)`
     l,a,b = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2LAB) >> 4)
     return (l.astype(np.uint16) << 8) | (a << 4) | b
 
-def _plogp(p): return (p*np.log(np.maximum(p, 1e-12))).sum(-1) # minus the entropy
+
+# %% ../../nbs/prepare/21_light.ipynb #e8ecc138
+def _counts_by_row(colours, cloth): # (h w) each -> (h k): how many pixels of each of the k colours a row has
+    y,x = np.nonzero(cloth)
+    found = colours[y,x]
+    numbers = np.cumsum(np.bincount(found) > 0) - 1 # of a colour among those that occur
+    h, k = len(cloth), numbers[-1] + 1
+    return np.bincount(y*k + numbers[found], minlength=h*k).reshape(h, k)
 
 # %% ../../nbs/prepare/21_light.ipynb #a7a10829
 def hem_row(
-    colours:np.ndarray, # `(h w)`, whole numbers
+    colours:np.ndarray, # `(h w)`, whole numbers from 0
     cloth:np.ndarray, # which pixels count, `(h w)`, bool
     first:int=0, # the hem is not above this row
 ) -> tuple[int|None,float]: # row, None: too little cloth; how alike both sides are (Bhattacharyya), 0 to 1
     "Below which row other colours begin"
-    y,x = np.nonzero(cloth)
-    if not len(y): return None, 1.
-    names, code = np.unique(colours[y,x], return_inverse=True)
-    rows = np.zeros((len(cloth), len(names)), np.float32)
-    np.add.at(rows, (y, code), 1)
-    above = rows.cumsum(0)
-    whole, below = above[-1], above[-1] - above
-    n_above, n_below, n = above.sum(1), below.sum(1), whole.sum()
+    if not cloth.any(): return None, 1.
+    above = _counts_by_row(colours, cloth).cumsum(0) # (h k): of each colour, down to each row
+    below = above[-1] - above
+    n_above, n_below, n = above.sum(1), below.sum(1), above[-1].sum()
     enough = np.minimum(n_above, n_below) > max(.03*n, 30)
     enough[:max(first, 0)] = False
     if not enough.any(): return None, 1.
-    p = above/np.maximum(n_above, 1)[:,None]
-    q = below/np.maximum(n_below, 1)[:,None]
-    told = n_above*_plogp(p) + n_below*_plogp(q)
-    gain = told/n - _plogp(whole/n)
-    row = int(np.where(enough, gain, -1).argmax())
-    return row, float(np.sqrt(p[row]*q[row]).sum())
+    m = np.arange(n + 1)
+    m_log_m = m*np.log(np.maximum(m, 1)) # of every count there can be
+    told = m_log_m[above].sum(1) - m_log_m[n_above] + m_log_m[below].sum(1) - m_log_m[n_below]
+    row = int(np.where(enough, told, -np.inf).argmax())
+    alike = np.sqrt(above[row]*below[row]).sum()/np.sqrt(n_above[row]*n_below[row])
+    return row, float(alike)
 
 # %% ../../nbs/prepare/21_light.ipynb #e021dffb
 def _hem_score(image, cloth, joints): # (h w): above 0 where cloth of the trunk is of the lower garment; or None
@@ -737,19 +741,25 @@ def _histogram(bins): # of colours -> (4096,), smooth, sums to 1
     smooth = cv2.GaussianBlur(counts, (3,3), .6).ravel() + 1e-6 # over two of the three: channels stay apart
     return smooth/smooth.sum()
 
+# %% ../../nbs/prepare/21_light.ipynb #a9f678b1
+def _likeliest(probs, inside): # (h w 6), (h w) bool -> class -> (h w) bool: it is the likeliest but for the background
+    planes, shown = cv2.split(probs)[1:], {} # planes are read faster than pixels of five numbers
+    most = reduce(np.maximum, planes)
+    for name,plane in zip(class_names[1:], planes):
+        shown[name] = inside & (plane == most)
+        inside = inside & (plane < most)
+    return shown
+
 # %% ../../nbs/prepare/21_light.ipynb #2c46c5c8
 def lip_labels(
     probs:np.ndarray, # `(h w 6)`, float32: the segmenter's classes
-    known, # of this frame: `image`, `joints`, `person`, `parts`, `memory`
+    known, # of this frame: `image`, `joints`, `limbs`, `person`, `parts`, `memory`
 ) -> np.ndarray: # `(h w)`, uint8
     "LIP labels from classes, parts, joints and colours"
-    inside = known.person > .5
-    shown = (probs[...,1:].argmax(-1) + 1)*inside # which class, as if there were no background
-    is_ = {n: shown == k for k,n in enumerate(class_names)}
+    is_ = _likeliest(probs, known.person > .5)
     near = nearest_label(known.parts)
-    labels = np.zeros(shown.shape, np.uint8)
-    far = limb_distances(known.joints, shown.shape)
-    _label_skin(labels, is_['body-skin'], near, known.joints, far)
+    labels = np.zeros(near.shape, np.uint8)
+    _label_skin(labels, is_['body-skin'], near, known.joints, known.limbs)
     _label_cloth(labels, is_['clothes'], near, known)
     _label_ends(labels, is_, near, known.joints)
     labels = _without_crumbs(labels)

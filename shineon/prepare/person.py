@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ..core.errors import DataError, OptionError, at_least
 from ..core.media import estimate_flow
 from ..data.labels import COCO
 from .annotators import annotator_for
-from .light import in_picture, part_chart, person_shape
+from .light import in_picture, limb_distances, part_chart, person_shape
 
 # %% ../../nbs/prepare/23_person.ipynb #a74d3c01
 @dataclass
@@ -266,6 +266,9 @@ class Known:
     trust:np.ndarray|None=None # `(h w)` in [0, 1]: where the frame before, moved along, looks like this one
     person:np.ndarray|None=None # `(h w)`, float32 in [0, 1]
     parts:np.ndarray|None=None # `(h w)`, uint8: DensePose parts
+
+    @cached_property
+    def limbs(self): return limb_distances(self.joints, self.image.shape[:2]) # (4 h w), pixels
 
 # %% ../../nbs/prepare/23_person.ipynb #a61e1512
 def _resized(x, size, how=cv2.INTER_LINEAR): # (h w [c]) -> of another size
