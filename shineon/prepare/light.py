@@ -12,7 +12,7 @@ __all__ = ['class_names', 'limbs', 'pose_file', 'classes_file', 'parts_file', 'w
 # %% ../../nbs/prepare/21_light.ipynb #c2fd40d7
 import os, tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from threading import Lock
 
@@ -169,6 +169,7 @@ def to_joints(
 # %% ../../nbs/prepare/21_light.ipynb #ef510355
 class BlazePose:
     "33 points of one body, as COCO's joints"
+    every = 2 # it sees every second frame of a video
     def __init__(self,
         path, # of `pose_landmark_heavy.tflite`
         threads:int=1, # that it uses
@@ -339,9 +340,28 @@ def _between(n, first, length, wanted): # of n cells in a ring: which one is bef
     before = np.floor(at).astype(int).clip(0, n)
     return before, (at - before).clip(0, 1).astype(np.float32)
 
+# %% ../../nbs/prepare/21_light.ipynb #76984916
+def _read(x, places): # (h w [c]), (H W 2): x, y -> (H W [c]), linear between pixels
+    return cv2.remap(x, places.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+# %% ../../nbs/prepare/21_light.ipynb #bea7121c
+@patch
+def moved(self:PartScores,
+    flow:np.ndarray, # `(h w 2)`, pixels, from the next frame to this one; of any size
+) -> PartScores: # of the next frame
+    "Scores that have moved along with the picture"
+    (h,w), fit = flow.shape[:2], self.fit
+    scale = np.float32([fit.width/w, fit.height/h]) # pixels of the input, of one of the flow
+    H,W = self.parts.shape[:2]
+    cells = np.stack(np.meshgrid(np.arange(W), np.arange(H)), -1).astype(np.float32) # (H W 2): x, y
+    places = (cells*16 + .5 - [fit.left, fit.top])/scale - .5 # in the flow
+    start = cells + _read(flow, places)*scale/16 # where each cell was
+    return replace(self, person=_read(self.person, start)[...,None], parts=_read(self.parts, start))
+
 # %% ../../nbs/prepare/21_light.ipynb #7cdfd479
 class BodyPix:
     "24 body parts; joints of everybody in the picture"
+    every = 2 # it sees every second frame of a video; parts of the others are `moved`
     def __init__(self,
         path, # of `bodypix_mobilenet_v1_075_quant.tflite`
         threads:int=1, # that it uses
@@ -497,20 +517,20 @@ def limb_distances(
 ) -> np.ndarray: # `(4 h w)`, float32, pixels: to left arm, right arm, left leg, right leg; 1e6 where it was not found
     "How far each pixel is from each limb's bones"
     h,w = size
-    y,x = np.mgrid[1.5:h:4, 1.5:w:4].astype(np.float32)
-    points = np.stack([x, y], -1)
+    y,x = np.arange(1.5, h, 4, np.float32)[:,None], np.arange(1.5, w, 4, np.float32)
     out = np.empty((4, h, w), np.float32)
     for k,chain in enumerate(limbs):
-        bones = [joints[[a,b]] for a,b in zip(chain, chain[1:]) if joints[[a,b],2].all()] # (2 3) each
-        far = [_to_bone(points, *ends[:,:2]) for ends in bones]
+        bones = [joints[[a,b]].astype(np.float32) for a,b in zip(chain, chain[1:])] # (2 3) each
+        far = [_to_bone(x, y, *ends[:,:2]) for ends in bones if ends[:,2].all()]
         out[k] = cv2.resize(np.min(far, 0), (w, h)) if far else _far
     return out
 
 # %% ../../nbs/prepare/21_light.ipynb #1ce2de10
-def _to_bone(points, a, b): # `(... 2)`; ends of a bone -> distances `(...)`
-    along = (b - a).astype(np.float32)
-    t = np.clip((points - a)@along/max(along@along, 1e-6), 0, 1)
-    return np.linalg.norm(points - a - t[...,None]*along, axis=-1).astype(np.float32)
+def _to_bone(x, y, a, b): # places; ends of a bone, `(2,)` -> distances
+    dx, dy = b - a
+    x, y = x - a[0], y - a[1]
+    t = ((x*dx + y*dy)/max(dx*dx + dy*dy, np.float32(1e-6))).clip(0, 1)
+    return np.hypot(x - t*dx, y - t*dy)
 
 # %% ../../nbs/prepare/21_light.ipynb #b3a18bb5
 def _parts(*names): # numbers of the DensePose parts whose names hold one of these words
@@ -680,7 +700,7 @@ def _colour_bins(image): # `(h w 3)`, uint8 -> which of 4,096 colours, `(h w)`
 
 
 # %% ../../nbs/prepare/21_light.ipynb #e8ecc138
-def _counts_by_row(colours, cloth): # (h w) each -> (h k): how many pixels of each of the k colours a row has
+def _counts_by_row(colours, cloth): # (h w) each -> (h k): pixels of each of the k colours in a row
     y,x = np.nonzero(cloth)
     found = colours[y,x]
     numbers = np.cumsum(np.bincount(found) > 0) - 1 # of a colour among those that occur
@@ -742,7 +762,7 @@ def _histogram(bins): # of colours -> (4096,), smooth, sums to 1
     return smooth/smooth.sum()
 
 # %% ../../nbs/prepare/21_light.ipynb #a9f678b1
-def _likeliest(probs, inside): # (h w 6), (h w) bool -> class -> (h w) bool: it is the likeliest but for the background
+def _likeliest(probs, inside): # (h w 6), (h w) bool -> class -> (h w) bool: the likeliest, background left out
     planes, shown = cv2.split(probs)[1:], {} # planes are read faster than pixels of five numbers
     most = reduce(np.maximum, planes)
     for name,plane in zip(class_names[1:], planes):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Located', 'PersonFrame', 'flow_to_previous', 'carried', 'alike_around', 'LabelSmoother', 'smooth_joints',
-           'FolderAnnotator', 'PersonAnnotator', 'Known', 'enlarge_labels', 'steady', 'find_person', 'changed_labels',
-           'doubts_about', 'joints_box', 'tracks_of', 'chosen_track']
+           'joints_between', 'FolderAnnotator', 'PersonAnnotator', 'Known', 'enlarge_labels', 'steady', 'find_person',
+           'changed_labels', 'doubts_about', 'joints_box', 'tracks_of', 'chosen_track']
 
 # %% ../../nbs/prepare/23_person.ipynb #f4784361
 import os
@@ -133,6 +133,18 @@ def smooth_joints(
     sure = np.where(found[i], window[i,:,2], np.where(found, window[...,2], 1).min(0))
     return np.where(kept[:,None], np.column_stack([medians, sure]), 0).astype(np.float32)
 
+# %% ../../nbs/prepare/23_person.ipynb #ef701bad
+def joints_between(
+    found:list[np.ndarray|None], # `(18 3)` each, of frames in a row; None: nobody looked
+) -> np.ndarray: # `(n 18 3)`
+    "Joints of all frames; where nobody looked, those of the neighbours"
+    known = [i for i,joints in enumerate(found) if joints is not None]
+    before = [max((k for k in known if k <= i), default=known[0]) for i in range(len(found))]
+    after = [min((k for k in known if k >= i), default=known[-1]) for i in range(len(found))]
+    a, b = (np.stack([found[k] for k in of]) for of in (before, after))
+    in_a, in_b = a[...,2:] > 0, b[...,2:] > 0
+    return np.where(in_a == in_b, (a + b)/2, np.where(in_a, a, b)).astype(np.float32)
+
 # %% ../../nbs/prepare/23_person.ipynb #6dff4b95
 class FolderAnnotator:
     "Annotations that lie in a folder, a file a frame"
@@ -223,6 +235,14 @@ def _look(self:PersonAnnotator, kind, numbers, pictures, placements): # results 
     if not isinstance(model, FolderAnnotator): return model(pictures)
     return [model.read(*of) for of in zip(numbers, pictures, placements)]
 
+# %% ../../nbs/prepare/23_person.ipynb #49a94e2f
+@patch
+def _look_sparingly(self:PersonAnnotator, kind, numbers, *of): # as `_look`; None for frames that are skipped
+    every = getattr(self._model(kind), 'every', 1) if self.smooth > 1 else 1
+    looked = [row for row in zip(numbers, *of) if row[0] % every == 0]
+    found = iter(self._look(kind, *zip(*looked)) if looked else ())
+    return [None if i % every else next(found) for i in numbers]
+
 # %% ../../nbs/prepare/23_person.ipynb #e5b6f06c
 def _batches(items, n): # lists of n
     items = iter(items)
@@ -239,7 +259,8 @@ def _looked(self:PersonAnnotator, frames, placements): # picture, placement, kin
         for i,(_,picture,placement) in enumerate(batch): yield picture, placement, {k: r[i] for k,r in results.items()}
     try:
         for batch in _batches(items, 1 if self.device == 'cpu' else 8):
-            waiting.append((batch, {k: pools[k].submit(self._look, k, *zip(*batch)) for k in self.by}))
+            jobs = {k: pool.submit(self._look_sparingly, k, *zip(*batch)) for k,pool in pools.items()}
+            waiting.append((batch, jobs))
             if len(waiting) > 3: yield from done()
         while waiting: yield from done()
     finally:
@@ -357,6 +378,7 @@ def changed_labels(
 class _Video: # what is kept from frame to frame of a video
     def __init__(self, smoothed): # kinds of labels
         self.memory, self.before, self.parse, self.areas = {}, None, None, deque(maxlen=51)
+        self.scores = None # of the DensePose annotator
         self.smoothers = {k: LabelSmoother(.75 if k in smoothed else 0) for k in ('parse','parts')}
 
     def smoothed(self, kind, *of): return self.smoothers[kind](*of)
@@ -366,6 +388,13 @@ class _Video: # what is kept from frame to frame of a video
         flow = estimate_flow(image, self.before)
         unlike = reduce(np.maximum, cv2.split(cv2.absdiff(carried(self.before, flow), image))) # (h w)
         return flow, np.clip(2 - unlike.astype(np.float32)/20, 0, 1)
+
+    def scores_of(self, found, following, flow, trust): # of body parts; where nobody looked, they are moved
+        if found is None:
+            cut = following is not None and trust.mean() < .5 # another scene begins
+            found = following if cut else self.scores.moved(flow)
+        self.scores = found
+        return found
 
     def doubts(self, known, beside, parse, flow, raw): # names; the frame becomes the one before
         area, changed = float((known.person > .5).mean()), 0.
@@ -401,7 +430,7 @@ _first = 12 # frames that are looked at before the first is labelled
 
 @patch
 def _foresee(self:PersonAnnotator, video, old, size, seen): # what a frame says of all the others
-    if not hasattr(seen['parse'], 'foresee'): return
+    if seen['pose'] is None or not hasattr(seen['parse'], 'foresee'): return
     small = _work_size(tuple(size or old), seen['parse'])
     seen['parse'].foresee(_moved_joints(seen['pose'], old, small), small, video.memory)
 
@@ -428,20 +457,23 @@ def annotate(self:PersonAnnotator,
     del first
     for window,i in _windows(looked, self.smooth//2):
         picture, _, seen = window[i]
-        raw = [s['pose'] for _,_,s in window]
-        joints = smooth_joints(np.stack(raw), i)
-        yield self._frame(video, picture, tuple(size or picture.shape[:2]), joints, raw[i], seen)
+        raw = joints_between([s['pose'] for _,_,s in window])
+        joints = smooth_joints(raw, i)
+        following = window[i+1][2]['densepose'] if i + 1 < len(window) else None
+        wanted = tuple(size or picture.shape[:2])
+        yield self._frame(video, picture, wanted, joints, raw[i], seen, following)
 
 # %% ../../nbs/prepare/23_person.ipynb #7185b52f
 @patch
-def _frame(self:PersonAnnotator, video, picture, size, joints, raw, seen): # -> PersonFrame
+def _frame(self:PersonAnnotator, video, picture, size, joints, raw, seen, following): # -> PersonFrame
     old, small = picture.shape[:2], _work_size(size, seen['parse'])
     known = Known(_resized(picture, small), _moved_joints(joints, old, small), video.memory)
     flow, trust = video.flow(known.image)
     if self.smooth > 1: known.flow, known.trust = flow, trust
     classes, outlined = _steady_classes(seen['parse'], known), hasattr(seen['parse'], 'there')
-    known.person, beside = find_person(known, classes, seen['densepose'])
-    iuv = _finished(seen['densepose'], known)
+    scores = video.scores_of(seen['densepose'], following, flow, trust)
+    known.person, beside = find_person(known, classes, scores)
+    iuv = _finished(scores, known)
     known.parts = video.smoothed('parts', iuv if iuv.ndim == 2 else iuv[...,0], flow, trust, outlined)
     fresh = _finished(classes, known)
     parse = video.smoothed('parse', fresh, flow, trust, outlined)
