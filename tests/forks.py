@@ -206,21 +206,35 @@ class Watched(Process):
         for f in filter(None, (self.stdout, self.stderr)): f.close()
         self.wait()
 
-    def communicate(self, timeout=None):
+    def communicate(self, input=None, timeout=None):
         with ThreadPoolExecutor() as pool: said = [*pool.map(lambda f: f and f.read(), (self.stdout, self.stderr))]
         self.wait(timeout)
         return said
 
 
+def watched(connection, argv, cwd=None, env=None, stdout=None, stderr=None, text=False):
+    "Begin a command; the streams are what `subprocess.Popen` calls them"
+    pipes = {}
+    def end(where, name): # of a stream, where the command writes
+        if where is None: return getattr(sys, f'__{name}__')
+        if where == subprocess.DEVNULL: return nothing
+        if where != subprocess.PIPE: return where
+        pipes[name] = os.pipe()
+        return pipes[name][1]
+    with open(os.devnull, 'r+') as nothing:
+        out = end(stdout, 'stdout')
+        streams = nothing, out, out if stderr == subprocess.STDOUT else end(stderr, 'stderr')
+        process = Watched(connection, 'command', argv, cwd, env or dict(os.environ), streams)
+    for name, (reads, writes) in pipes.items():
+        os.close(writes)
+        setattr(process, name, open(reads, encoding='utf8') if text else open(reads, 'rb'))
+    return process
+
+
 def begin(argv, cwd, env, quiet):
     "Begin a command; what it prints can be read, or nobody hears it when `quiet`"
-    ends = [] if quiet else [os.pipe(), os.pipe()]
-    with open(os.devnull, 'r+') as nothing:
-        streams = nothing, *([w for _, w in ends] or (nothing, nothing))
-        process = Watched(connect(), 'command', argv, cwd, env, streams)
-    for _, w in ends: os.close(w)
-    if ends: process.stdout, process.stderr = (open(r, encoding='utf8') for r, _ in ends)
-    return process
+    to = subprocess.DEVNULL if quiet else subprocess.PIPE
+    return watched(connect(), argv, cwd, env, to, to, text=True)
 
 
 def stand_in(argv):
@@ -264,36 +278,43 @@ def asked_of(nurse):
 
 
 def by_fork():
-    "Let kernels, commands by `subprocess.run`, and a launcher's, that this process starts be forks of it as it is now"
+    "Let kernels and commands that this process starts, a launcher's, too, be forks of it as it is now"
     from jupyter_client.provisioning import local_provisioner
     from torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler import SubprocessHandler
-    nurse, begin, begin_one = nursery(), subprocess.run, SubprocessHandler._popen
+    nurse, begin_one = nursery(), SubprocessHandler._popen
     def launch_kernel(cmd, cwd=None, env=None, stdout=None, stderr=None, **kw):
         streams = (s or f for s, f in zip((stdout, stderr), (sys.__stdout__, sys.__stderr__)))
         with open(os.devnull) as nothing:
             words = cmd[cmd.index('-f'):]
             return Process(asked_of(nurse), 'kernel', words, cwd, env or dict(os.environ), (nothing, *streams))
-    def run(words, *args, cwd=None, **how):
-        ours = isinstance(words, list) and words[:3] == shineon_words and how in captured
-        if args or not ours: return begin(words, *args, cwd=cwd, **how)
-        status, *said = run_command(words[3:], cwd, dict(os.environ), None, asked_of(nurse), 'stderr' in how)
-        return subprocess.CompletedProcess(words, status, *said)
+    class Popen(subprocess.Popen):
+        def __new__(cls, words, *args, stdin=None, start_new_session=False, **how):
+            argv = None if args or stdin == subprocess.PIPE or set(how) - understood else command_in(words)
+            return super().__new__(cls) if argv is None else watched(asked_of(nurse), argv, **how)
     def one_of_several(handler, words, env):
         if 'shineon.cli.main' not in words[2]: return begin_one(handler, words, env)
         with open(os.devnull) as nothing:
             streams = nothing, handler._stdout or sys.__stdout__, handler._stderr or sys.__stderr__
             return Process(asked_of(nurse), 'command', words[3:], None, env, streams)
-    local_provisioner.launch_kernel, subprocess.run, SubprocessHandler._popen = launch_kernel, run, one_of_several
+    local_provisioner.launch_kernel, subprocess.Popen, SubprocessHandler._popen = launch_kernel, Popen, one_of_several
 
 
-shineon_words = [sys.executable, '-m', 'shineon.cli.main'] # with which a command begins
-captured = dict(capture_output=True, text=True), dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+understood = {'cwd', 'env', 'stdout', 'stderr', 'text'} # what `watched` is told of a process
 
-def run_command(argv, cwd, env, timeout, connection=None, merged=False):
-    "`shineon` with some words: exit status, what it printed, what it complained about; this among that when `merged`"
+def command_in(words):
+    "The words of a `shineon` command among those that start it; None for another program"
+    if not isinstance(words, list) or len(words) < 3 or words[0] != sys.executable: return None
+    by_name = words[1:3] == ['-m', 'shineon.cli.main']
+    by_code = words[1] == '-c' and words[2].endswith(whole_command)
+    return words[3:] if by_name or by_code else None
+
+
+whole_command = 'from shineon.cli.main import main; sys.exit(main())' # as the package starts one of its own
+
+def run_command(argv, cwd, env, timeout):
+    "`shineon` with some words: exit status, what it printed, what it complained about"
     with open(os.devnull) as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        streams = nothing, out, out if merged else err
-        process = Process(connection or connect(), 'command', argv, cwd, env, streams)
+        process = Process(connect(), 'command', argv, cwd, env, (nothing, out, err))
         try: status = process.wait(timeout)
         except subprocess.TimeoutExpired: process.kill(); raise
         for f in (out, err): f.seek(0)
