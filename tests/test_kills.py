@@ -116,7 +116,7 @@ def check_sample(tmp_path, kills):
     ended(args, place)
     assert contents(place) == true and os.listdir(place) == ['set'] # and no litter
 
-def test_sample_killed(tmp_path): check_sample(tmp_path, 5)
+def test_sample_killed(tmp_path): check_sample(tmp_path, 3)
 
 @pytest.mark.long
 def test_sample_killed_often(tmp_path): check_sample(tmp_path, 20)

@@ -109,8 +109,8 @@ def test_the_garment_shows(vvt, in_process, monkeypatch, tmp_path, capsys):
 
 # stop and go on
 
-# within an epoch of one frame and of two frames; after the last step
-@pytest.mark.parametrize('step', [3, 6, 12])
+# within an epoch of one frame, and after the last step; killed runs, below, go on within one of two frames
+@pytest.mark.parametrize('step', [3, 12])
 def test_going_on_in_a_new_process(step, sams_run, vvt, shineon_command, tmp_path):
     start = sams_run/'checkpoints'/f'step_{step}.pt'
     r = shineon_command(*train('on', vvt, *growing, '--checkpoint', start), cwd=tmp_path)
@@ -232,7 +232,7 @@ def tiny_sams():
                         init_type='kaiming', norm_G='spectralspadeinstance3x3')
     return net, (MultiscaleCritic(15, ndf=8, n_layers_D=2), TemporalCritic(10, ndf=8, n_layers_D=2))
 
-def overfit(clip, steps=120):
+def overfit(clip, steps=80):
     "L1 of a small SAMS-GAN on one clip, untrained and after some steps of the whole training, critics included"
     import random
     from fastai.data.core import DataLoaders
