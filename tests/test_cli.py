@@ -23,8 +23,9 @@ def asked_params(folder):
     (unet_command, dict(name='train_shineon', batch_size=4, person_inputs=['densepose','agnostic'],
                         cloth_inputs=['cloth'], val_check_interval=.05, self_attn=True, accumulated_batches=16,
                         activation='gelu', warp_cloth_dir='/path/to/output/warp/cloth/directory')),
-    (sams_command, dict(name='SAMS-GAN_train', ngf_pow_outer=6, ngf_pow_inner=10, n_frames_total=5, n_frames_now=1,
-                        batch_size=4, workers=8))], ids=['warp', 'unet', 'sams'])
+    pytest.param(sams_command, dict(name='SAMS-GAN_train', ngf_pow_outer=6, ngf_pow_inner=10, n_frames_total=5,
+                                    n_frames_now=1, batch_size=4, workers=8), marks=pytest.mark.long)],
+    ids=['warp', 'unet', 'sams'])
 def test_commands_run_as_they_stand(command, given, shineon_command, tmp_path):
     r = shineon_command('train', *words(command), cwd=tmp_path)
     assert r.status == 0, r.err
