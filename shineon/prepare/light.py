@@ -12,7 +12,7 @@ __all__ = ['class_names', 'limbs', 'pose_file', 'classes_file', 'parts_file', 'w
 # %% ../../nbs/prepare/21_light.ipynb #c2fd40d7
 import os, tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from threading import Lock
 
@@ -339,24 +339,6 @@ def _between(n, first, length, wanted): # of n cells in a ring: which one is bef
     at = (first + (np.arange(wanted) + .5)*length/wanted - .5)/16 + 1
     before = np.floor(at).astype(int).clip(0, n)
     return before, (at - before).clip(0, 1).astype(np.float32)
-
-# %% ../../nbs/prepare/21_light.ipynb #76984916
-def _read(x, places): # (h w [c]), (H W 2): x, y -> (H W [c]), linear between pixels
-    return cv2.remap(x, places.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-# %% ../../nbs/prepare/21_light.ipynb #bea7121c
-@patch
-def moved(self:PartScores,
-    flow:np.ndarray, # `(h w 2)`, pixels, from the next frame to this one; of any size
-) -> PartScores: # of the next frame
-    "Scores that have moved along with the picture"
-    (h,w), fit = flow.shape[:2], self.fit
-    scale = np.float32([fit.width/w, fit.height/h]) # pixels of the input, of one of the flow
-    H,W = self.parts.shape[:2]
-    cells = np.stack(np.meshgrid(np.arange(W), np.arange(H)), -1).astype(np.float32) # (H W 2): x, y
-    places = (cells*16 + .5 - [fit.left, fit.top])/scale - .5 # in the flow
-    start = cells + _read(flow, places)*scale/16 # where each cell was
-    return replace(self, person=_read(self.person, start)[...,None], parts=_read(self.parts, start))
 
 # %% ../../nbs/prepare/21_light.ipynb #7cdfd479
 class BodyPix:

@@ -26,7 +26,7 @@ from ..core.errors import DataError, OptionError, at_least
 from ..core.media import estimate_flow
 from ..data.labels import COCO
 from .annotators import annotator_for
-from .light import in_picture, limb_distances, part_chart, person_shape
+from .light import PartScores, in_picture, limb_distances, part_chart, person_shape
 
 # %% ../../nbs/prepare/23_person.ipynb #a74d3c01
 @dataclass
@@ -76,6 +76,20 @@ def carried(
 ) -> np.ndarray: # of the shape of `x`
     "Something of the previous frame, moved to where it is now"
     return cv2.remap(x, flow + _places(*flow.shape[:2]), None, how, borderMode=cv2.BORDER_REPLICATE)
+
+# %% ../../nbs/prepare/23_person.ipynb #9db7977b
+@patch
+def moved(self:PartScores,
+    flow:np.ndarray, # `(h w 2)`, pixels, from the next frame to this one; of any size
+) -> PartScores: # of the next frame
+    "Body parts' scores, moved along with the picture"
+    (h,w), (H,W), fit = flow.shape[:2], self.parts.shape[:2], self.fit
+    scale = np.float32([fit.width/w, fit.height/h]) # pixels of the input, of one of the flow
+    corner = np.float32([fit.left, fit.top])
+    places = (_places(H, W)*16 + .5 - corner)/scale - .5 # of cells, in the flow
+    step = cv2.remap(flow, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    step = step*scale/16 # in cells
+    return replace(self, person=carried(self.person, step)[...,None], parts=carried(self.parts, step))
 
 # %% ../../nbs/prepare/23_person.ipynb #342d07e2
 def alike_around(
