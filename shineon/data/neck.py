@@ -56,7 +56,8 @@ def neck(
     height, width, centre = bottom - top, right - left, (left + right)/2
     y,x = np.ogrid[:parse.shape[0],:parse.shape[1]]
     under = _columns_between(parse, face, clothes, 1.2*height)
-    if under[:,abs(x[0] - centre) < .1*width].mean(1).sum() < height/32: return face & False
+    middle = abs(x[0] - centre) < max(.1*width, 1) # one column at least
+    if under[:,middle].mean(1).sum() < height/32: return face & False
     clothes &= y >= (top + bottom)/2
     first = clothes.argmax(0)*clothes.any(0) # row of the first clothes in each column
     box = (parse == 0) & (y >= (top + bottom)/2) & (y < first) & (first < bottom + 1.2*height)
